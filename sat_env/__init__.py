@@ -1,0 +1,1 @@
+"""Running large models on satellites: a Gymnasium environment with planners and agents."""
