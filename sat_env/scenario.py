@@ -1,0 +1,619 @@
+"""A scenario: everything fixed about a world, as a tree of frozen dataclasses loadable from TOML.
+
+Every field carries its unit in its name. `load_scenario` takes a registered name (``"WalkerOutage"``)
+or the path of a TOML file; `Scenario.replace` derives a variant, which is how sweeps are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+SCENARIO_DIR = Path(__file__).parent / "scenarios"
+
+
+class ScenarioError(ValueError):
+    """A scenario field holds a value that is not allowed."""
+
+
+def require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a bad value in one line.
+
+    Raises
+    ------
+    ScenarioError
+        If `ok` is false; the message names the field, the value and what is allowed.
+    """
+    if not ok:
+        raise ScenarioError(f"{name} = {value!r}: must be {allowed}")
+
+
+def _positive(owner: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        require(value > 0, f"{prefix}.{name}", value, "greater than 0")
+
+
+def _not_negative(owner: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        require(value >= 0, f"{prefix}.{name}", value, "at least 0")
+
+
+@dataclass(frozen=True)
+class Walker:
+    """A Walker shell T:P:F on circular orbits with J2 drift."""
+
+    kind: Literal["walker"] = "walker"
+    planes: int = 8
+    per_plane: int = 10
+    phasing: int = 1
+    altitude_km: float = 780.0
+    inclination_deg: float = 53.0
+    pattern: Literal["delta", "star"] = "delta"
+    start_utc: str = "2026-01-01T00:00:00Z"
+
+    def __post_init__(self) -> None:
+        _positive(self, "motion", "planes", "per_plane")
+        require(0 <= self.phasing < self.planes, "motion.phasing", self.phasing, f"0..{self.planes - 1}")
+        require(160 <= self.altitude_km <= 2000, "motion.altitude_km", self.altitude_km, "160..2000 (LEO)")
+        require(0 <= self.inclination_deg <= 180, "motion.inclination_deg", self.inclination_deg, "0..180")
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Real satellites from an OMM (CSV, JSON, XML) or TLE file, propagated by SGP4.
+
+    `start_utc` empty means the newest epoch of the file. `altitude_km`, if given, must agree with the
+    mean motion of the elements: it guards against a file of another shell.
+    """
+
+    kind: Literal["elements"] = "elements"
+    file: str = ""
+    start_utc: str = ""
+    altitude_km: float | None = None
+    altitude_tolerance_km: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(self.file != "", "motion.file", self.file, "the path of an OMM or TLE file")
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Movers near the surface: drones patrolling a disc, or ships on great-circle lanes."""
+
+    kind: Literal["surface"] = "surface"
+    mover: Literal["drone", "ship"] = "drone"
+    movers: int = 12
+    center_latitude_deg: float = 54.0
+    center_longitude_deg: float = 8.0
+    radius_km: float = 6.0
+    altitude_km: float = 0.1
+    speed_m_s: float = 15.0
+    start_utc: str = "2026-01-01T00:00:00Z"
+
+    def __post_init__(self) -> None:
+        _positive(self, "motion", "movers", "radius_km", "speed_m_s")
+        require(
+            -85 <= self.center_latitude_deg <= 85,
+            "motion.center_latitude_deg",
+            self.center_latitude_deg,
+            "-85..85",
+        )
+
+
+Motion = Walker | Elements | Surface
+
+
+@dataclass(frozen=True)
+class Station:
+    """A ground station. Rain: attenuation exceeded 1 % and 0.1 % of the time, at 45 deg elevation (ITU-R)."""
+
+    name: str
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float = 0.0
+    rain_1pct_db: float = 1.0
+    rain_01pct_db: float = 1.7
+
+    def __post_init__(self) -> None:
+        require(
+            -90 <= self.latitude_deg <= 90,
+            f"ground.stations[{self.name}].latitude_deg",
+            self.latitude_deg,
+            "-90..90",
+        )
+        require(
+            -180 <= self.longitude_deg <= 360,
+            f"ground.stations[{self.name}].longitude_deg",
+            self.longitude_deg,
+            "-180..360",
+        )
+        require(
+            0 < self.rain_1pct_db < self.rain_01pct_db,
+            f"ground.stations[{self.name}].rain_1pct_db",
+            self.rain_1pct_db,
+            f"between 0 and rain_01pct_db = {self.rain_01pct_db}",
+        )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Stations, the downlink and the server behind it.
+
+    ``downlink = "ka"`` follows the link budget (elevation, rain); ``"fixed"`` gives `rate_bps` whenever in
+    contact. `share` is the reserved slice of the carrier. ``contact = "always"`` idealises the paper's
+    downlink: the exit satellite sees the ground at all times.
+    """
+
+    stations: tuple[Station, ...] = ()
+    contact: Literal["visible", "always"] = "visible"
+    elevation_mask_deg: float = 10.0
+    downlink: Literal["fixed", "ka"] = "fixed"
+    rate_bps: float = 50e6
+    share: float = 1.0
+    fade_sigma: float = 0.0  # standard deviation of the log of the slice's rate, per epoch
+    handover_s: float = 0.0  # acquisition of a new station contact
+    flops_per_s: float = 80.2e12  # RTX 4070 Ti, dense FP16 peak
+    efficiency: float = 0.75
+    memory_bandwidth_bytes_per_s: float = 504e9
+    memory_bytes: float = 12e9
+    hosts: Literal["none", "all_or_none", "any"] = "none"
+
+    def __post_init__(self) -> None:
+        _positive(self, "ground", "rate_bps", "flops_per_s", "memory_bandwidth_bytes_per_s", "memory_bytes")
+        require(0 < self.share <= 1, "ground.share", self.share, "in (0, 1]")
+        require(0 < self.efficiency <= 1, "ground.efficiency", self.efficiency, "in (0, 1]")
+        require(
+            0 <= self.elevation_mask_deg < 90, "ground.elevation_mask_deg", self.elevation_mask_deg, "0..90"
+        )
+        _not_negative(self, "ground", "fade_sigma", "handover_s")
+        require(
+            self.contact == "always" or len(self.stations) > 0,
+            "ground.stations",
+            self.stations,
+            'at least one station, or ground.contact = "always"',
+        )
+
+
+@dataclass(frozen=True)
+class Links:
+    """Inter-satellite links: who may hold one, how far it reaches, how fast it is.
+
+    Rate of an optical link: min(`rate_bps`, `reference_rate_bps` * (`reference_km` / range)^2), a
+    photon-limited receiver. ``terminals = 3`` keeps fore, aft and one cross-plane link (a ladder mesh),
+    4 is +Grid, 2 a line in the plane. A new link carries nothing for `acquisition_s`.
+    """
+
+    terminals: int = 4
+    rate_bps: float = 1e9
+    reference_rate_bps: float = 33e9
+    reference_km: float = 3000.0
+    max_range_km: float = 6000.0
+    grazing_height_km: float = 80.0
+    acquisition_s: float = 30.0
+    cross_plane_max_latitude_deg: float = 90.0
+    sun_exclusion_deg: float = 0.0
+    backup: bool = False  # a link-disjoint second route for every pair of slots
+    detect_s: float = 2.0  # time to notice an outage and move to the backup
+    relay_s: float = 1e-3  # switching time in each relay satellite of a route
+
+    def __post_init__(self) -> None:
+        require(self.terminals in (2, 3, 4), "links.terminals", self.terminals, "2, 3 or 4")
+        _positive(self, "links", "rate_bps", "reference_rate_bps", "reference_km", "max_range_km")
+        _not_negative(self, "links", "acquisition_s", "sun_exclusion_deg", "detect_s", "relay_s")
+        require(
+            0 < self.cross_plane_max_latitude_deg <= 90,
+            "links.cross_plane_max_latitude_deg",
+            self.cross_plane_max_latitude_deg,
+            "in (0, 90]",
+        )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Which satellites are the slots of an epoch, from orbits alone.
+
+    ``"line"``: the sensing satellite and its neighbours ahead in the plane. ``"ladder"``: source, one ahead,
+    one behind, and their neighbours in the next plane. ``"exit"``: the shortest path from the sensing
+    satellite to the exit with the best ground contact, padded along the plane.
+    The sensing satellite is the one over the current target; a target is held for `dwell_epochs`.
+    """
+
+    rule: Literal["line", "ladder", "exit"] = "ladder"
+    slots: int = 6
+    targets: tuple[tuple[float, float], ...] = ((48.0, 11.0),)  # latitude, longitude in degrees
+    dwell_epochs: int = 30
+    fixed: bool = False  # the paper's static chain: satellites 0..slots-1 throughout
+    exit_slot: int = 0  # with ground.contact = "always": the slot that holds the downlink, 1-based; 0: last
+
+    def __post_init__(self) -> None:
+        require(2 <= self.slots <= 32, "chain.slots", self.slots, "2..32")
+        require(0 <= self.exit_slot <= self.slots, "chain.exit_slot", self.exit_slot, f"0..{self.slots}")
+        _positive(self, "chain", "dwell_epochs")
+        require(len(self.targets) > 0, "chain.targets", self.targets, "at least one (latitude, longitude)")
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """A power mode of the on-board computer: draw, peak dense FP16 rate, memory bandwidth."""
+
+    power_w: float
+    flops_per_s: float
+    memory_bandwidth_bytes_per_s: float
+    min_charge: float = 0.0  # the state of charge (0..1) from which the battery allows this mode
+
+    def __post_init__(self) -> None:
+        _positive(self, "payload.modes", "power_w", "flops_per_s", "memory_bandwidth_bytes_per_s")
+        require(0 <= self.min_charge < 1, "payload.modes.min_charge", self.min_charge, "in [0, 1)")
+
+
+ORIN_MODES = (  # Jetson AGX Orin: NVIDIA nvpmodel for p3701, peaks from active TPCs x clock
+    PowerMode(15.0, 5.0e12, 136.5e9, 0.05),
+    PowerMode(30.0, 10.0e12, 204.8e9, 0.20),
+    PowerMode(50.0, 26.7e12, 204.8e9, 0.50),
+)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The computer on each satellite."""
+
+    modes: tuple[PowerMode, ...] = ORIN_MODES
+    slot_modes: tuple[
+        int, ...
+    ] = ()  # index into `modes` per slot, for fixed chains; empty: the battery decides
+    efficiency: float = 0.4  # share of the peak a real model reaches
+    memory_bytes: float = 6e9  # for weights and KV cache
+    storage_bytes_per_s: float = 1e9
+    weight_source: Literal["storage", "neighbour"] = "storage"
+    sensing_computes: bool = True  # slot 1 may hold blocks
+    codec_speedup: float = 1.0  # codec throughput relative to the one measured in the table
+    transmit_w: float = 10.0
+
+    def __post_init__(self) -> None:
+        require(len(self.modes) > 0, "payload.modes", self.modes, "at least one power mode")
+        _positive(self, "payload", "memory_bytes", "storage_bytes_per_s", "codec_speedup")
+        _not_negative(self, "payload", "transmit_w")
+        require(0 < self.efficiency <= 1, "payload.efficiency", self.efficiency, "in (0, 1]")
+        require(
+            all(0 <= m < len(self.modes) for m in self.slot_modes),
+            "payload.slot_modes",
+            self.slot_modes,
+            f"indices 0..{len(self.modes) - 1}",
+        )
+        charges = [mode.min_charge for mode in self.modes]
+        require(charges == sorted(charges), "payload.modes.min_charge", charges, "non-decreasing")
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Battery and panel of each satellite. ``enabled = false``: every satellite runs its best mode."""
+
+    enabled: bool = True
+    battery_wh: float = 100.0
+    panel_w: float = 90.0  # delivered at normal incidence
+    bus_w: float = 8.0  # platform, always drawn
+    idle_w: float = 4.0  # computer waiting
+    charge_efficiency: float = 0.90
+    discharge_efficiency: float = 0.95
+    initial_charge: tuple[float, float] = (0.7, 1.0)  # drawn uniformly per satellite at reset
+    tracking: bool = True  # panels follow the sun; else incidence on a zenith-facing panel
+
+    def __post_init__(self) -> None:
+        _positive(self, "energy", "battery_wh")
+        _not_negative(self, "energy", "panel_w", "bus_w", "idle_w")
+        for name in ("charge_efficiency", "discharge_efficiency"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"energy.{name}", value, "in (0, 1]")
+        low, high = self.initial_charge
+        require(0 <= low <= high <= 1, "energy.initial_charge", self.initial_charge, "0 <= low <= high <= 1")
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Random faults. A mean of 0 switches a stream off.
+
+    Link outages: exponential up times; down times exponential within [min, max], and a share
+    `link_tail_share` uniform within [`link_tail_min_s`, `link_tail_max_s`]; re-acquisition is included.
+    """
+
+    link_up_mean_s: float = 2917.0
+    link_down_mean_s: float = 29.5
+    link_down_min_s: float = 12.0
+    link_down_max_s: float = 100.0
+    link_tail_share: float = 0.0
+    link_tail_min_s: float = 300.0
+    link_tail_max_s: float = 1800.0
+    reset_mtbf_s: float = 0.0
+    reboot_s: float = 90.0
+    anomaly_factor: float = 7.0  # resets are that much likelier in the South Atlantic Anomaly
+    loss_mtbf_s: float = 0.0  # permanent loss of a satellite
+    plane_loss_mtbf_s: float = 0.0  # permanent loss of all satellites of a plane
+    rain: bool = False
+    outage_log: str = ""  # CSV (subject, a, b, start_s, end_s) played back beside the drawn faults
+
+    def __post_init__(self) -> None:
+        _not_negative(
+            self,
+            "faults",
+            "link_up_mean_s",
+            "link_down_mean_s",
+            "link_down_min_s",
+            "reset_mtbf_s",
+            "reboot_s",
+            "loss_mtbf_s",
+            "plane_loss_mtbf_s",
+        )
+        require(
+            self.link_down_min_s < self.link_down_max_s,
+            "faults.link_down_max_s",
+            self.link_down_max_s,
+            f"greater than link_down_min_s = {self.link_down_min_s}",
+        )
+        require(
+            self.link_down_min_s < self.link_down_mean_s < (self.link_down_min_s + self.link_down_max_s) / 2,
+            "faults.link_down_mean_s",
+            self.link_down_mean_s,
+            "between link_down_min_s and the middle of the down range",
+        )
+        require(0 <= self.link_tail_share <= 1, "faults.link_tail_share", self.link_tail_share, "in [0, 1]")
+        require(
+            self.link_tail_min_s <= self.link_tail_max_s,
+            "faults.link_tail_max_s",
+            self.link_tail_max_s,
+            f"at least link_tail_min_s = {self.link_tail_min_s}",
+        )
+        require(self.anomaly_factor >= 1, "faults.anomaly_factor", self.anomaly_factor, "at least 1")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that is split, and the codec at its cuts."""
+
+    profile: str = "vit-g"  # a name, or the path of a config.json or a measured CSV
+    units: int = 0  # merge consecutive blocks into this many units; 0: every block
+    dtype_bytes: float = 2.0
+    compression: str = "digits-vit"  # the table of levels and errors
+    levels: tuple[str, ...] = ()  # names out of the table; empty: all
+    max_accuracy_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "model", "units")
+        require(self.dtype_bytes in (1, 2, 4), "model.dtype_bytes", self.dtype_bytes, "1, 2 or 4")
+        require(
+            0 < self.max_accuracy_drop < 1, "model.max_accuracy_drop", self.max_accuracy_drop, "in (0, 1)"
+        )
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What one epoch releases: a batch of images, or LLM requests (prompt and generated tokens)."""
+
+    kind: Literal["images", "llm"] = "images"
+    items: float = 200.0  # images, or requests, of a mean job
+    burst: float = 0.0  # relative amplitude of the bursts
+    burst_mean_s: float = 300.0  # mean time between changes of the burst state
+    micro_batches: int = 8
+    width: int = 854  # pixels of an image
+    height: int = 480
+    raw_ratio: float = 1.0  # lossless compression of raw input
+    prompt_tokens: float = 512.0
+    generated_tokens: float = 64.0
+    content_sigma: float = 0.2  # standard deviation of the log of the content complexity
+    deadline_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "jobs", "items", "micro_batches", "width", "height", "burst_mean_s", "deadline_s")
+        _not_negative(self, "jobs", "content_sigma", "prompt_tokens", "generated_tokens")
+        require(0 <= self.burst < 1, "jobs.burst", self.burst, "in [0, 1)")
+        require(self.raw_ratio >= 1, "jobs.raw_ratio", self.raw_ratio, "at least 1")
+        require(self.micro_batches <= 64, "jobs.micro_batches", self.micro_batches, "1..64")
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Weights of the named reward terms (see `sat_env.env`)."""
+
+    latency: float = 1.0  # -log(min(latency, deadline) / reference latency)
+    drop: float = 1.0  # subtracted for a dropped, infeasible or over-limit job
+    bytes: float = 0.0  # per reference byte count (raw batch over one link)
+    energy: float = 0.0  # per kilojoule
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world: motion, network, payload, faults, workload, clock and scoring."""
+
+    name: str
+    motion: Motion = field(default_factory=Walker)
+    ground: Ground = field(default_factory=lambda: Ground(stations=(Station("Boston", 42.36, -71.06),)))
+    links: Links = field(default_factory=Links)
+    chain: Chain = field(default_factory=Chain)
+    payload: Payload = field(default_factory=Payload)
+    energy: Energy = field(default_factory=Energy)
+    faults: Faults = field(default_factory=Faults)
+    model: Model = field(default_factory=Model)
+    jobs: Jobs = field(default_factory=Jobs)
+    reward: Reward = field(default_factory=Reward)
+    epoch_s: float = 20.0
+    episode_epochs: int = 150
+    windows: int = 20  # episode windows prepared; 60 % train, 20 % dev, 20 % test
+    forecast_epochs: int = 8  # how far ahead the PlanningProblem tells what orbits determine
+    reference_latency_s: float = 10.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _positive(self, "scenario", "epoch_s", "episode_epochs", "reference_latency_s", "forecast_epochs")
+        require(self.windows >= 5, "scenario.windows", self.windows, "at least 5 (train, dev and test)")
+        if isinstance(self.motion, Walker):
+            total = self.motion.planes * self.motion.per_plane
+            require(
+                self.chain.slots <= total,
+                "chain.slots",
+                self.chain.slots,
+                f"at most the {total} satellites of the shell",
+            )
+        if isinstance(self.motion, Surface):
+            require(
+                self.chain.slots <= self.motion.movers,
+                "chain.slots",
+                self.chain.slots,
+                f"at most the {self.motion.movers} movers",
+            )
+        require(
+            len(self.payload.slot_modes) in (0, self.chain.slots),
+            "payload.slot_modes",
+            self.payload.slot_modes,
+            f"empty or one mode for each of the {self.chain.slots} slots",
+        )
+
+    def replace(self, **changes: Any) -> Scenario:
+        """Return a variant: ``scenario.replace(**{"faults.link_up_mean_s": 0, "epoch_s": 30})``."""
+        direct: dict[str, Any] = {}
+        nested: dict[str, dict[str, Any]] = {}
+        for path, value in changes.items():
+            head, _, rest = path.partition(".")
+            require(
+                head in {f.name for f in dataclasses.fields(self)},
+                "scenario field",
+                path,
+                "an existing field",
+            )
+            if rest:
+                part = getattr(self, head)
+                require(
+                    rest in {f.name for f in dataclasses.fields(part)},
+                    "scenario field",
+                    path,
+                    f"one of {', '.join(f.name for f in dataclasses.fields(part))}",
+                )
+                nested.setdefault(head, {})[rest] = value
+            else:
+                direct[head] = value
+        for head, part_changes in nested.items():
+            direct[head] = dataclasses.replace(getattr(self, head), **part_changes)
+        return dataclasses.replace(self, **direct)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scenario as plain data (what a TOML file would hold)."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def hash(self) -> str:
+        """Return 12 hex digits over the rounded plain data: equal on every machine."""
+        return hashlib.sha256(json.dumps(_rounded(self.to_dict()), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs prepared: all windows."""
+        return self.windows * self.episode_epochs
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(f"{value:.9g}")
+    return value
+
+
+def scenario_names() -> tuple[str, ...]:
+    """Return the names of the scenarios that ship with the package."""
+    return tuple(sorted(path.stem for path in SCENARIO_DIR.glob("*.toml")))
+
+
+def load_scenario(name_or_file: str) -> Scenario:
+    """Load a scenario by registered name or from a TOML file.
+
+    Raises
+    ------
+    ScenarioError
+        Unknown name, missing or unreadable file, unknown field, or a value that is not allowed.
+    """
+    path = SCENARIO_DIR / f"{name_or_file}.toml"
+    if name_or_file.endswith(".toml"):
+        path = Path(name_or_file)
+        require(path.is_file(), "scenario file", name_or_file, "an existing TOML file")
+    else:
+        require(
+            path.is_file(),
+            "scenario",
+            name_or_file,
+            f"one of {', '.join(scenario_names())}, or the path of a .toml file",
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"scenario file = {str(path)!r}: must be valid TOML ({error})") from None
+    data.setdefault("name", path.stem)
+    return scenario_from_dict(data)
+
+
+def scenario_from_dict(data: dict[str, Any]) -> Scenario:
+    """Build a scenario from plain data, refusing unknown fields and wrong types."""
+    scenario = _build(Scenario, data, "scenario")
+    assert isinstance(scenario, Scenario)
+    return scenario
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
+    """Turn plain data into the annotated type `kind`; `path` names the field in errors."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _build_union(get_args(kind), value, path)
+    if origin is Literal:
+        require(value in get_args(kind), path, value, f"one of {', '.join(map(repr, get_args(kind)))}")
+        return value
+    if origin is tuple:
+        require(isinstance(value, list | tuple), path, value, "a list")
+        inner = get_args(kind)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_build(inner[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+        require(len(value) == len(inner), path, value, f"a list of {len(inner)}")
+        return tuple(
+            _build(k, item, f"{path}[{i}]") for i, (k, item) in enumerate(zip(inner, value, strict=True))
+        )
+    if dataclasses.is_dataclass(kind):
+        require(isinstance(value, dict), path, value, "a table")
+        hints = get_type_hints(kind)
+        for key in value:
+            require(key in hints, f"{path}.{key}", value[key], f"absent; the fields are {', '.join(hints)}")
+        try:
+            return kind(**{key: _build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
+        except TypeError as error:
+            raise ScenarioError(f"{path} = {value!r}: {error}") from None
+    if kind is bool:
+        require(isinstance(value, bool), path, value, "true or false")
+    elif kind is int:
+        require(isinstance(value, int) and not isinstance(value, bool), path, value, "a whole number")
+    elif kind is float:
+        require(
+            isinstance(value, int | float) and not isinstance(value, bool) and value == value,
+            path,
+            value,
+            "a number",
+        )
+        return float(value)
+    elif kind is str:
+        require(isinstance(value, str), path, value, "a string")
+    return value
+
+
+def _build_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None:
+        return None
+    tables = {get_args(get_type_hints(k)["kind"])[0]: k for k in options if dataclasses.is_dataclass(k)}
+    if tables:
+        tag = value.get("kind") if isinstance(value, dict) else value
+        require(tag in tables, f"{path}.kind", tag, f"one of {', '.join(map(repr, tables))}")
+        return _build(tables[tag], value, path)
+    return _build(next(k for k in options if k is not type(None)), value, path)
