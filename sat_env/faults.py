@@ -24,7 +24,7 @@ class OutageLaw(NamedTuple):
 
     ``body_rate_per_s`` is the rate of the exponential cut to [low, high], found so that its mean is the
     scenario's `link_down_mean_s`. ``residual_s`` tabulates the mean time an outage still lasts at age
-    ``i * residual_step_s``.
+    ``i * residual_step_s``; past the longest outage of the law, that longest length.
     """
 
     up_mean_s: float  # 0 switches outages off
@@ -62,7 +62,7 @@ def outage_law(faults: Faults) -> OutageLaw:
         tail_high_s=faults.link_tail_max_s,
         down_mean_s=(1 - share) * faults.link_down_mean_s + share * tail_mean,
         residual_step_s=step,
-        residual_s=np.where(alive > 1e-12, left / np.maximum(alive, 1e-12), 0.0),
+        residual_s=np.where(alive > 1e-9, left / np.maximum(alive, 1e-9), longest),
     )
 
 

@@ -41,6 +41,7 @@ class JobRun(NamedTuple):
     decode_s: Array  # (S,) at stage s, of what hop s - 1 brought
     stage_release_s: Array  # (S,) absolute time from which the stage may compute
     reload_s: Array  # (S,) to load the stage's blocks again after a reset
+    load_j: Array  # (S,) energy of the first loading
     reset_s: Array  # (S, m) resets of the stage's satellite, padded with inf
     reset_from_s: Array  # (S,) resets at or before this are history
     lost_s: Array  # (S,) loss of the satellite
@@ -54,7 +55,8 @@ class JobRun(NamedTuple):
     credit_s: Array  # (S,) time until a freed receiver slot is known to the sender of hop s
     # decoding of tokens, after the prefill
     token_compute_s: Array  # (S,) of one group
-    token_codec_s: Array  # (S,) encode at s plus decode at s + 1
+    token_encode_s: Array  # (S,) at s
+    token_decode_s: Array  # (S,) at s + 1, of what hop s brings
     token_bits: Array  # (S,)
     # what came of it
     times_s: Array  # (S, M, 4) compute start and end, send start and end
@@ -83,6 +85,7 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
         decode_s=zeros(stages),
         stage_release_s=zeros(stages),
         reload_s=zeros(stages),
+        load_j=zeros(stages),
         reset_s=np.full((stages, resets), np.inf),
         reset_from_s=zeros(stages),
         lost_s=np.full(stages, np.inf),
@@ -95,7 +98,8 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
         slots_out=ints(stages),
         credit_s=zeros(stages),
         token_compute_s=zeros(stages),
-        token_codec_s=zeros(stages),
+        token_encode_s=zeros(stages),
+        token_decode_s=zeros(stages),
         token_bits=zeros(stages),
         times_s=zeros(stages, micro_batches, 4),
         encoder_free_s=zeros(stages),
@@ -378,8 +382,8 @@ def generate(  # type: ignore[no-untyped-def]
     """Generate tokens after the prefill: M groups in flight around a closed loop.
 
     A group's token takes max(loop, M * slowest server) seconds, loop = all computing, codec, sending and
-    latency once around; the rates are those of the moment, and a hop that is down (no backup up either), a
-    rebooting stage or a lost satellite stops the loop until it is back.
+    latency once around (as in `planning.predict`). The rates are those of the moment; a hop that is down
+    with no backup up, a rebooting stage or a lost satellite stops the loop until it is back.
 
     Returns
     -------
@@ -426,8 +430,12 @@ def generate(  # type: ignore[no-untyped-def]
                 continue
             until = min(until, change)
             sending = job.token_bits[s] / rate
-            loop += job.token_codec_s[s] + sending + job.route_latency_s[s, route]
-            slowest = max(slowest, sending)
+            slowest = max(slowest, sending, job.token_encode_s[s], job.token_decode_s[s])
+            if s + 1 < stages - 1 or job.token_compute_s[s + 1] > 0.0:
+                # The result is streamed to the ground beside the loop.
+                loop += (
+                    job.token_encode_s[s] + sending + job.token_decode_s[s] + job.route_latency_s[s, route]
+                )
         if stopped_until > t:
             t = min(stopped_until, deadline_s)
             continue
