@@ -79,7 +79,7 @@ def test_interval_is_reproducible_antisymmetric_and_holds_the_mean_of_extremes(
 
 
 def test_strata_keep_their_share() -> None:
-    """Two scenarios without spread inside: a stratified resample always has the same mean, a plain one not."""
+    """Two scenarios without spread inside: stratified resamples all have one mean, plain ones differ."""
     a = np.array([1.0] * 5 + [9.0] * 5)
     b = np.zeros(10)
     assert paired_difference(a, b, 200, 0, strata=["calm"] * 5 + ["harsh"] * 5) == (5.0, 5.0, 5.0)
@@ -105,9 +105,12 @@ def test_a_lower_j_never_scores_worse(pair: tuple[float, float]) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Anchors(2.0, 2.0, 5.0, 10.0), "are .2.0, 2.0, 5.0, 10.0.; allowed: finite, each above"),
-        (lambda: Anchors(2.0, 6.0, 5.0, 10.0), "allowed: finite, each above the last"),
-        (lambda: Anchors(2.0, 3.0, 5.0, np.inf), "allowed: finite, each above the last"),
+        (
+            lambda: Anchors(2.0, 2.0, 5.0, 10.0),
+            "all_failed is .2.0, 2.0, 5.0, 10.0.; allowed: finite, strictly",
+        ),
+        (lambda: Anchors(2.0, 6.0, 5.0, 10.0), "allowed: finite, strictly increasing"),
+        (lambda: Anchors(2.0, 3.0, 5.0, np.inf), "allowed: finite, strictly increasing"),
         (lambda: normalised_score([np.nan], ANCHORS), "j_s is empty or holds a number that is not finite"),
         (lambda: iqm([]), "x is empty"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), r"a, b have shapes \(2,\), \(1,\); allowed: the same"),

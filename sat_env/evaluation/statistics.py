@@ -141,7 +141,7 @@ class Anchors:
         costs = astuple(self)
         if not (np.isfinite(costs).all() and (np.diff(costs) > 0).all()):
             raise ValueError(
-                f"clairvoyant, replanner, static, all_failed are {costs}; allowed: finite, each above the last"
+                f"clairvoyant, replanner, static, all_failed is {costs}; allowed: finite, strictly increasing"
             )
 
 
