@@ -127,7 +127,7 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
         "accuracy drop %",
         lambda one: "-" if one.accuracy_drop is None else _number(100 * one.accuracy_drop, ".2f"),
     ),
-    ("J/job", lambda one: _number(one.energy_j_per_job, ".1f")),
+    ("joules/job", lambda one: _number(one.energy_j_per_job, ".1f")),
     ("reload MB/job", lambda one: _number(one.reload_bytes_per_job / 1e6, ".1f")),
     ("ms/decision", lambda one: _number(one.decision_p50_ms, ".3f")),
 )

@@ -60,9 +60,7 @@ class Route:
     rate_bps: np.ndarray  # (n,)
     rate_start_s: np.ndarray = field(default_factory=lambda: np.zeros(1))  # (n,) increasing, the first 0
     latency_s: float = 0.0  # propagation
-    down_s: np.ndarray = field(
-        default_factory=lambda: np.zeros((0, 2))
-    )  # (d, 2) [down, up), apart, increasing
+    down_s: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (d, 2) [down, up), increasing
 
     def outage(self, t: float) -> tuple[float, float] | None:
         """Interval [down, up) that holds t, if any."""
