@@ -211,6 +211,8 @@ LLAMA = {
         ({"num_attention_heads": 5}, "hidden_size is 64; allowed: multiples of num_attention_heads, 5"),
         ({"num_key_value_heads": 3}, "n_kv_heads is 3; allowed: divisors of n_heads, 4"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; allowed: true or false"),
+        ({"dtype": ["float32"]}, "dtype is .'float32'.; allowed: float32, float16, bfloat16"),
+        ({"head_dim": None, "num_attention_heads": 5}, "hidden_size is 64; allowed: multiples"),
         ({"dtype": "int3"}, "dtype is 'int3'; allowed: float32, float16, bfloat16"),
         ({"model_type": "vit", "patch_size": 15}, "image is 224 px; allowed: multiples of the patch, 15"),
         ({"model_type": "vit", "id2label": []}, "id2label is .*; allowed: an object"),

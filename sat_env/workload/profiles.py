@@ -139,9 +139,7 @@ class ModelProfile:
             raise ValueError(
                 f"n_units is {n_units}; allowed: 1 to {self.n_blocks}, the blocks of {self.name}"
             )
-        edges = (
-            np.arange(n_units + 1) * self.n_blocks // n_units
-        )  # (U + 1,) block index at each unit boundary
+        edges = np.arange(n_units + 1) * self.n_blocks // n_units  # (U + 1,) boundaries that stay
         return replace(
             self,
             flops_per_item=np.add.reduceat(self.flops_per_item, edges[:-1]),
@@ -624,8 +622,8 @@ def profile_from_module(
 def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
     """Shape and, if stated, bytes of the dtype in a Hugging Face style `config.json`.
 
-    Read of a `vit` config: hidden_size, num_hidden_layers, intermediate_size, image_size, patch_size,
-    num_channels, qkv_bias, id2label or num_labels. Of `llama` and `qwen2`: hidden_size, num_hidden_layers,
+    Read from a `vit` config: hidden_size, num_hidden_layers, intermediate_size, image_size, patch_size,
+    num_channels, qkv_bias, id2label or num_labels. From `llama` and `qwen2`: hidden_size, num_hidden_layers,
     num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, tie_word_embeddings,
     attention_bias, mlp_bias. What a config may leave out has the default of its family in `transformers`.
     """
@@ -651,8 +649,8 @@ def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
             raise ValueError(f"{path}: {field} is {value!r}; allowed: true or false")
         return value
 
-    dtype = config.get("dtype", config.get("torch_dtype"))
-    if dtype is not None and dtype not in DTYPE_BYTES:
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPE_BYTES):
         raise ValueError(f"{path}: dtype is {dtype!r}; allowed: {', '.join(DTYPE_BYTES)}")
     family = config.get("model_type")
     shape: VitShape | DecoderShape
@@ -672,7 +670,7 @@ def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
         )
     elif family in ("llama", "qwen2"):
         d_model, n_heads = integer("hidden_size"), integer("num_attention_heads")
-        if d_model % n_heads and "head_dim" not in config:
+        if d_model % n_heads and config.get("head_dim") is None:
             raise ValueError(
                 f"{path}: hidden_size is {d_model}; allowed: multiples of num_attention_heads, {n_heads}"
             )
@@ -697,7 +695,7 @@ def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"model file is {str(path)!r}; allowed: a readable text file ({error})") from None
 
