@@ -22,6 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.handles import handle_maker
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -67,6 +69,9 @@ class JobRun(NamedTuple):
     busy_s: Array  # (S, H) seconds of computing within each epoch since the release
     send_s: Array  # (S, H) seconds of sending within each epoch
     resets_met: Ints  # (S,) index of the first reset not yet met
+
+
+job_run_handle = handle_maker(JobRun)
 
 
 def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: int) -> JobRun:
