@@ -8,7 +8,7 @@ of the episode. Everything is a numba kernel over arrays; B = 1 is the single en
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -704,6 +704,17 @@ def split_windows(windows: int, split: Split) -> range:
     return range(low, high)
 
 
+class Handles(NamedTuple):
+    """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
+
+    world: Any
+    trace: Any
+    state: Any
+    problems: Any
+    outcome: Any
+    job: Any
+
+
 class Simulator:
     """B worlds of one scenario: the arrays of `State`, `Trace` and `Problems`, and the kernels over them.
 
@@ -744,12 +755,14 @@ class Simulator:
 
     def _point(self) -> None:
         """Make the handles the kernels take; again whenever an array is replaced."""
-        self._world = world_handle(self.world)
-        self._trace = trace_handle(self.trace)
-        self._state = state_handle(self.state)
-        self._problems = problems_handle(self.problems)
-        self._outcome = outcome_handle(self.outcome)
-        self._job = job_run_handle(self.job)
+        self.handles = Handles(
+            world=world_handle(self.world),
+            trace=trace_handle(self.trace),
+            state=state_handle(self.state),
+            problems=problems_handle(self.problems),
+            outcome=outcome_handle(self.outcome),
+            job=job_run_handle(self.job),
+        )
 
     def _empty_trace(self, outages: int, resets: int) -> Trace:
         world, worlds = self.world, self.worlds
@@ -821,10 +834,10 @@ class Simulator:
         while True:
             contacts = self.prepared.contacts
             outages, resets = begin_worlds(
-                self._world,
-                self._trace,
-                self._state,
-                self._problems,
+                self.handles.world,
+                self.handles.trace,
+                self.handles.state,
+                self.handles.problems,
                 which,
                 self.seeds,
                 self.episodes,
@@ -851,12 +864,12 @@ class Simulator:
         self.cuts[...] = cuts
         self.plan_levels[...] = levels
         step_worlds(
-            self._world,
-            self._trace,
-            self._state,
-            self._problems,
-            self._outcome,
-            self._job,
+            self.handles.world,
+            self.handles.trace,
+            self.handles.state,
+            self.handles.problems,
+            self.handles.outcome,
+            self.handles.job,
             self.scratch,
             self.cuts,
             self.plan_levels,
