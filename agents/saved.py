@@ -57,6 +57,7 @@ class SavedPolicy:
     """A trained PPO behind the policy protocol: it reads the problem, encoded as the environment does."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.card = read_card(path)
         self.name = path.stem if path.stem != "model" else f"ppo-{self.card.action}"
         self.model = PPO.load(path, device="cpu")

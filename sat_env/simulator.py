@@ -316,6 +316,10 @@ def describe_hop(world, trace, state, problems, b, i, j, epoch, t, now):  # type
     problems.rate_bps[b, i, j] = backup_bps if takes_backup else primary_bps
     problems.latency_s[b, i, j] = world.route_latency_s[epoch, 1 if takes_backup else 0, i, j]
     problems.release_s[b, i, j] = wait
+    links = 0
+    while links < world.route_links.shape[4] and world.route_links[epoch, 0, i, j, links] >= 0:
+        links += 1
+    problems.route_hops[b, i, j] = links
     problems.primary_up[b, i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
     problems.state_age_s[b, i, j] = age
     problems.backup_bps[b, i, j] = backup_bps
