@@ -112,7 +112,7 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
         scenario.chain.slots,
         f"at most the {mover.n_nodes} nodes",
     )
-    topology = build_topology(mover, scenario.links.terminals)
+    topology = build_topology(mover, scenario.links)
     epochs, horizon = scenario.total_epochs, int(np.ceil(scenario.jobs.deadline_s / scenario.epoch_s)) + 1
     time_s = scenario.epoch_s * np.arange(epochs + horizon - 1, dtype=np.float64)
     sky = look_at_sky(scenario, mover, topology, time_s)
