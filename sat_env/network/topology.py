@@ -10,7 +10,7 @@ satellites in neighbouring planes fly closest on average. Planes that meet head-
 * ``terminals = 3``: fore, aft and one plane across: plane 0 with 1, 2 with 3, ...: satellites of even planes
   link to the next plane, those of odd planes to the previous one.
 * ``terminals = 4``: fore, aft and both neighbouring planes (+Grid). Real planes are not equally full: a
-  terminal left over looks for another left over in a plane further on.
+  terminal left over looks for another left over, within reach, in a plane further on.
 
 Movers near the surface have no planes: every pair is a candidate, and at each epoch the nearest pairs
 hold a link.
