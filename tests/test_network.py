@@ -15,7 +15,7 @@ from sat_env import motion
 from sat_env.motion.frames import EARTH_RADIUS_KM, elevation_deg, latitude_longitude_deg
 from sat_env.motion.presets import preset
 from sat_env.network import chain as chains
-from sat_env.network.graph import epoch_graph
+from sat_env.network.graph import epoch_graph, latencies_to_stations
 from sat_env.network.ground import (
     ka_rate_bps,
     rain_at_elevation_db,
@@ -569,3 +569,28 @@ def test_the_graph_knows_slots_failures_and_its_bounds():
     assert all(data["rate_bps"] == 0 for data in waiting)
     with pytest.raises(IndexError, match=r"epoch = 200: must be in 0\.\.199"):
         epoch_graph(plan, 200)
+
+
+def test_ways_to_the_stations_are_those_of_networkx():
+    scenario = variants()["ladder"]
+    plan = contact_plan(scenario)
+    mover = motion.build(scenario.motion)
+    latency, toward = latencies_to_stations(scenario, mover, plan.topology, 0.0)
+    graph = epoch_graph(plan, 0)
+    for s in range(3):
+        outward = nx.DiGraph()  # stations do not relay
+        for a, b, data in graph.edges(data=True):
+            sat, other = sorted((a, b))
+            if other < plan.n_nodes:
+                weight = data["latency_s"] + scenario.links.relay_s
+                outward.add_weighted_edges_from([(sat, other, weight), (other, sat, weight)])
+            else:
+                outward.add_edge(other, sat, weight=data["latency_s"])
+        reached = (
+            nx.single_source_dijkstra_path_length(outward, plan.n_nodes + s)
+            if plan.n_nodes + s in outward
+            else {}
+        )
+        for n in range(plan.n_nodes):
+            assert latency[s, n] == pytest.approx(reached.get(n, np.inf))
+            assert (toward[s, n] >= 0) == (n in reached)

@@ -1,4 +1,4 @@
-"""Any epoch of a contact plan as a networkx graph: for export, analysis and drawing."""
+"""The network at one instant: a networkx graph for export and analysis, and all ways to the ground."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Collection
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 
 from sat_env import motion
-from sat_env.motion.frames import latitude_longitude_deg
+from sat_env.motion.frames import Floats, latitude_longitude_deg
 from sat_env.motion.sun import clearance_km
 from sat_env.network.ground import look_angles
 from sat_env.network.links import LIGHT_KM_S
 from sat_env.network.routes import ContactPlan, downlink_rate, downlinks_of, look_at_sky
+from sat_env.network.topology import Topology
+from sat_env.scenario import Scenario
+
+Ints = npt.NDArray[np.int32]
 
 
 def epoch_graph(plan: ContactPlan, epoch: int, failed: Collection[int] = ()) -> nx.Graph:
@@ -98,3 +105,31 @@ def _edge(link: int, range_km: float, rate_bps: float, downlink: bool) -> dict[s
         "up": rate_bps > 0,
         "downlink": downlink,
     }
+
+
+def latencies_to_stations(
+    scenario: Scenario, mover: motion.Mover, topology: Topology, time_s: float
+) -> tuple[Floats, Ints]:
+    """Return the shortest way from every node to every station at one instant, all links in sight being up.
+
+    Returns
+    -------
+    latency_s : (S, N)
+        Propagation, and `links.relay_s` in every satellite that relays; inf where there is no way.
+    toward : (S, N)
+        The next node on that way (N + s: the station itself; -1: none).
+    """
+    sky = look_at_sky(scenario, mover, topology, np.array([time_s]))
+    positions, ground = sky.positions_km[0], downlinks_of(scenario, sky.positions_km[0])
+    a, b = topology.link_ends[sky.rate_bps[0] > 0].T
+    node, station = np.nonzero(sky.in_contact[0])
+    between_s = np.linalg.norm(positions[a] - positions[b], axis=1) / LIGHT_KM_S + scenario.links.relay_s
+    down_s = np.linalg.norm(positions[node] - ground.places_km[station], axis=1) / LIGHT_KM_S
+    # Searched from the stations outward: no edge leads back into one, so that none relays.
+    size = mover.n_nodes + len(ground.places_km)
+    edges = (np.concatenate([a, b, mover.n_nodes + station]), np.concatenate([b, a, node]))
+    weights = csr_array((np.concatenate([between_s, between_s, down_s]), edges), shape=(size, size))
+    stations = np.arange(mover.n_nodes, size)
+    latency, previous = dijkstra(weights, indices=stations, return_predecessors=True)
+    nodes = slice(0, mover.n_nodes)
+    return latency[:, nodes], np.maximum(previous[:, nodes], -1)
