@@ -582,7 +582,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return tuple(
             _build(k, item, f"{path}[{i}]") for i, (k, item) in enumerate(zip(inner, value, strict=True))
         )
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         require(isinstance(value, dict), path, value, "a table")
         hints = get_type_hints(kind)
         for key in value:

@@ -1,0 +1,1 @@
+"""How policies are compared: metrics of an episode, statistics over episodes, results files, reports."""

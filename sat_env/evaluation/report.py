@@ -1,0 +1,133 @@
+"""Tables of results: the same columns for a terminal and for a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sat_env.evaluation.metrics import EpisodeMetrics
+from sat_env.evaluation.results import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One entry on one scenario, over its episodes."""
+
+    scenario: str
+    entry: str
+    n_episodes: int
+    n_jobs: int
+    j_s: float  # mean over jobs, as is everything below but percentiles and accuracy
+    latency_mean_s: float | None  # over delivered jobs
+    latency_p50_s: float | None  # mean of the episodes' medians
+    latency_p95_s: float | None  # mean of the episodes' 95th percentiles
+    bytes_per_job: float
+    drop_share: float
+    accuracy_drop: float | None  # over delivered jobs
+    energy_j_per_job: float
+    reload_bytes_per_job: float
+    decision_p50_ms: float  # mean of the episodes' medians
+
+
+def summarise(rows: Iterable[Row]) -> list[Summary]:
+    """Summaries by scenario in order of appearance, and by J within each, best first."""
+    episodes: dict[str, dict[str, list[EpisodeMetrics]]] = {}
+    for row in rows:
+        episodes.setdefault(row.scenario, {}).setdefault(row.entry, []).append(row.metrics)
+    return [
+        summary
+        for scenario, by_entry in episodes.items()
+        for summary in sorted(
+            (_summary(scenario, entry, metrics) for entry, metrics in by_entry.items()),
+            key=lambda one: one.j_s,
+        )
+    ]
+
+
+def results_table(rows: Sequence[Row]) -> Table:
+    """Build a rich table of `summarise`, one section a scenario. Needs the `train` extra."""
+    from rich.table import Table
+
+    table = Table(*(header for header, _ in COLUMNS))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    summaries = summarise(rows)
+    for summary, following in zip(summaries, [*summaries[1:], None], strict=True):
+        table.add_row(
+            *(cell(summary) for _, cell in COLUMNS),
+            end_section=following is None or following.scenario != summary.scenario,
+        )
+    return table
+
+
+def leaderboard_markdown(rows: Sequence[Row]) -> str:
+    """Build a Markdown table of `summarise`."""
+    lines = [
+        [header for header, _ in COLUMNS],
+        ["---", "---", *("---:" for _ in COLUMNS[2:])],
+        *([cell(summary) for _, cell in COLUMNS] for summary in summarise(rows)),
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _summary(scenario: str, entry: str, episodes: list[EpisodeMetrics]) -> Summary:
+    jobs = np.array([one.n_jobs for one in episodes])
+    delivered = np.array([one.n_delivered for one in episodes])
+
+    def per_job(field: str) -> float:
+        return float(sum(getattr(one, field) for one in episodes) / jobs.sum())
+
+    def over_delivered(field: str, weighted: bool = True) -> float | None:
+        """Mean over the episodes that delivered something, by delivered jobs or by episodes."""
+        if not delivered.any():
+            return None
+        some = np.flatnonzero(delivered)
+        values = [getattr(episodes[index], field) for index in some]
+        return float(np.average(values, weights=delivered[some] if weighted else None))
+
+    return Summary(
+        scenario=scenario,
+        entry=entry,
+        n_episodes=len(episodes),
+        n_jobs=int(jobs.sum()),
+        j_s=float(np.average([one.j_s for one in episodes], weights=jobs)),
+        latency_mean_s=over_delivered("latency_mean_s"),
+        latency_p50_s=over_delivered("latency_p50_s", weighted=False),
+        latency_p95_s=over_delivered("latency_p95_s", weighted=False),
+        bytes_per_job=per_job("sent_bytes"),
+        drop_share=per_job("n_dropped"),
+        accuracy_drop=over_delivered("accuracy_drop"),
+        energy_j_per_job=per_job("energy_j"),
+        reload_bytes_per_job=per_job("reload_bytes"),
+        decision_p50_ms=float(np.mean([one.decision_p50_ms for one in episodes])),
+    )
+
+
+def _number(value: float | None, pattern: str) -> str:
+    return "-" if value is None else format(value, pattern)
+
+
+# header and cell of each column, the first two text
+COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
+    ("scenario", lambda one: one.scenario),
+    ("policy", lambda one: one.entry),
+    ("J s", lambda one: _number(one.j_s, ".3f")),
+    ("latency mean s", lambda one: _number(one.latency_mean_s, ".3f")),
+    ("p50 s", lambda one: _number(one.latency_p50_s, ".3f")),
+    ("p95 s", lambda one: _number(one.latency_p95_s, ".3f")),
+    ("MB/job", lambda one: _number(one.bytes_per_job / 1e6, ".2f")),
+    ("drops %", lambda one: _number(100 * one.drop_share, ".1f")),
+    (
+        "accuracy drop %",
+        lambda one: "-" if one.accuracy_drop is None else _number(100 * one.accuracy_drop, ".2f"),
+    ),
+    ("joules/job", lambda one: _number(one.energy_j_per_job, ".1f")),
+    ("reload MB/job", lambda one: _number(one.reload_bytes_per_job / 1e6, ".1f")),
+    ("ms/decision", lambda one: _number(one.decision_p50_ms, ".3f")),
+)

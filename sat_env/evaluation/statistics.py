@@ -1,0 +1,181 @@
+"""How sure a comparison is: interquartile means, paired bootstrap intervals, scores between anchors.
+
+References
+----------
+Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021:
+interquartile mean and stratified bootstrap. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993:
+percentile interval. Marot et al., "Learning to run a Power Network Challenge: a Retrospective Analysis",
+2021: scores between reference runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import trim_mean
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Statistic: TypeAlias = Literal["mean", "iqm"]
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence interval, in the unit of the data."""
+
+    mean: float  # or interquartile mean
+    low: float
+    high: float
+
+
+def iqm(x: ArrayLike) -> float:
+    """Interquartile mean: the mean of what is left without the lowest and the highest quarter (rounded down).
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape, pooled.
+    """
+    return float(trim_mean(_finite("x", x), 0.25, axis=None))
+
+
+def mean_interval(
+    x: ArrayLike,
+    n_boot: int = 2000,
+    rng_seed: int = 0,
+    *,
+    statistic: Statistic = "mean",
+    strata: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> Interval:
+    """Bootstrap interval of a policy's mean or interquartile mean; parameters as in `paired_difference`."""
+    values = _finite("x", x)
+    return paired_difference(
+        values,
+        np.zeros_like(values),
+        n_boot,
+        rng_seed,
+        statistic=statistic,
+        strata=strata,
+        confidence=confidence,
+    )
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    n_boot: int = 2000,
+    rng_seed: int = 0,
+    *,
+    statistic: Statistic = "mean",
+    strata: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> Interval:
+    """Difference a - b of two policies on the same episodes, with a stratified, paired bootstrap interval.
+
+    Episodes are drawn with replacement within each stratum, the same ones for both policies, and the
+    statistic of each policy is taken over all strata pooled. The interval is the percentile one.
+
+    Parameters
+    ----------
+    a, b : (n_rows,) array_like
+        Row i of both is the same (scenario, seed, episode): the same trace. Rows of a stratum must be
+        independent, so average over what they share (several training seeds on one trace, say) first.
+    n_boot : int
+        Number of resamples.
+    rng_seed : int
+        Seed of the resampling; the same seed gives the same interval.
+    statistic : {"mean", "iqm"}
+        Statistic of each policy.
+    strata : (n_rows,) array_like, optional
+        Label of the stratum of each row, usually its scenario. Default: one stratum.
+    confidence : float
+        Coverage of the interval, in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a value is not finite, or a parameter is out of range.
+    """
+    first, second = _finite("a", a), _finite("b", b)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"a, b have shapes {first.shape}, {second.shape}; allowed: the same (n_rows,)")
+    labels = np.zeros(first.size, dtype=int) if strata is None else np.asarray(strata)
+    if labels.shape != first.shape:
+        raise ValueError(f"strata has shape {labels.shape}; allowed: {first.shape}, a label a row")
+    if n_boot < 1:
+        raise ValueError(f"n_boot is {n_boot}; allowed: 1 or more")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; allowed: above 0 and below 1")
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+    take = STATISTICS[statistic]
+
+    rng = np.random.default_rng(rng_seed)
+    rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    drawn = np.concatenate([rng.choice(rows, (n_boot, rows.size)) for rows in rows_of], axis=1)
+    differences = take(first[drawn]) - take(second[drawn])  # (n_boot,)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(differences, [tail, 100 - tail])
+    return Interval(float(take(first) - take(second)), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """J in seconds of the reference runs on the same episodes, best first: each better than the next.
+
+    Raises
+    ------
+    ValueError
+        If the order does not hold: a scale cannot be read off such runs.
+    """
+
+    clairvoyant: float  # scores 100
+    replanner: float  # scores 80
+    static: float  # scores 0
+    all_failed: float  # scores -100: every job counted as its deadline
+
+    def __post_init__(self) -> None:
+        costs = astuple(self)
+        if not (np.isfinite(costs).all() and (np.diff(costs) > 0).all()):
+            raise ValueError(
+                f"clairvoyant, replanner, static, all_failed is {costs}; allowed: finite, strictly increasing"
+            )
+
+
+def normalised_score(j_s: ArrayLike, anchors: Anchors) -> FloatArray:
+    """Score by linear interpolation: -100 all failed, 0 static, 80 re-planner, 100 clairvoyant.
+
+    Parameters
+    ----------
+    j_s : array_like
+        J in seconds, lower is better; any shape. Outside the anchors the score stays at 100 or -100.
+    anchors : Anchors
+        J of the reference runs.
+
+    Returns
+    -------
+    ndarray
+        Scores, of the shape of `j_s`.
+    """
+    return np.asarray(np.interp(_finite("j_s", j_s), astuple(anchors), (100.0, 80.0, 0.0, -100.0)))
+
+
+def _mean(x: FloatArray) -> FloatArray:
+    return np.asarray(x.mean(axis=-1))
+
+
+def _iqm(x: FloatArray) -> FloatArray:
+    return np.asarray(trim_mean(x, 0.25, axis=-1))
+
+
+STATISTICS: dict[str, Callable[[FloatArray], FloatArray]] = {"mean": _mean, "iqm": _iqm}
+
+
+def _finite(field: str, values: ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{field} is empty or holds a number that is not finite; allowed: finite numbers")
+    return array

@@ -1,0 +1,141 @@
+"""What an agent sees: the PlanningProblem as one flat dictionary of bounded float32 vectors.
+
+Scaling is fixed and linear, inside the environment, so that a policy file alone suffices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sat_env.problem import Problems
+from sat_env.world import World
+
+LATENCY_SCALE_S = 0.25  # a route of more delay than this reads 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named vector of the observation, within [0, 1]."""
+
+    name: str
+    size: int
+    meaning: str
+
+
+def layout(slots: int) -> tuple[Entry, ...]:
+    """Return the entries of a chain of K slots, in the order of the flat vector.
+
+    Hops are the pairs i < j of slots and ground, row by row: (1,2), (1,3), ..., (1,ground), (2,3), ...
+    """
+    hops = slots * (slots + 1) // 2
+    return (
+        Entry("slot_speed", slots + 1, "FLOP/s of slot or ground, relative to the fastest"),
+        Entry("slot_busy", slots + 1, "expected time until it is free, relative to the deadline"),
+        Entry("slot_reboot", slots, "time left of a reboot, relative to a whole one"),
+        Entry("slot_charge", slots, "state of charge"),
+        Entry("slot_light", slots, "share of the panel's power this epoch"),
+        Entry("slot_light_ahead", slots, "mean share over the forecast"),
+        Entry("slot_resident_from", slots, "first block in memory, relative to the number of blocks"),
+        Entry("slot_resident_to", slots, "one past the last block in memory, likewise"),
+        Entry("hop_rate", hops, "rate of the route a transfer would take now, relative to the best hop"),
+        Entry("hop_latency", hops, f"propagation delay, relative to {LATENCY_SCALE_S} s"),
+        Entry("hop_wait", hops, "expected time until the hop carries bits, relative to the deadline"),
+        Entry("hop_down", hops, "1: the primary route is down"),
+        Entry("hop_age", hops, "time in that state, relative to ten deadlines"),
+        Entry("hop_backup", hops, "rate of the backup route, relative to the best hop; 0: none"),
+        Entry("job", 2, "size relative to twice the mean, content complexity relative to 4 times the mean"),
+        Entry("recent_jobs", 3, "sizes of the jobs before, newest first, likewise"),
+        Entry("previous_cuts", slots, "cuts of the plan before, relative to the number of blocks"),
+        Entry("previous_levels", slots, "levels of the plan before, relative to the strongest"),
+        Entry("chain_change", 1, "epochs until the chain changes, relative to the forecast"),
+    )
+
+
+def observation_space(slots: int) -> gymnasium.spaces.Dict:
+    """Return the Dict space: every entry a Box in [0, 1], float32, 1-D."""
+    return gymnasium.spaces.Dict(
+        {entry.name: gymnasium.spaces.Box(0.0, 1.0, (entry.size,), np.float32) for entry in layout(slots)}
+    )
+
+
+def vector_size(slots: int) -> int:
+    """Return D, the length of the flat vector."""
+    return sum(entry.size for entry in layout(slots))
+
+
+def split(flat: NDArray[np.float32], slots: int) -> dict[str, NDArray[np.float32]]:
+    """Return the named views of a flat vector (..., D)."""
+    views, begin = {}, 0
+    for entry in layout(slots):
+        views[entry.name] = flat[..., begin : begin + entry.size]
+        begin += entry.size
+    return views
+
+
+def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np.float32]:
+    """Return the flat observations (B, D) of a batch of problems, freshly allocated."""
+    flat = np.empty((problems.busy_s.shape[0], vector_size(problems.rate_bps.shape[1])), np.float32)
+    encode_into(world, problems, forecast_epochs, flat)
+    return flat
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _unit(value):  # type: ignore[no-untyped-def]
+    return min(max(value, 0.0), 1.0)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def encode_into(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
+    """Write the observations of a batch of problems into ``flat`` (B, D), in the order of `layout`."""
+    slots = problems.rate_bps.shape[1]
+    hops = slots * (slots + 1) // 2
+    blocks = world.block_flops.shape[0]
+    levels = world.encode_entries_per_s.shape[0]
+    modes = world.power.mode_flops_per_s
+    fastest = max(world.ground_flops_per_s, modes[modes.shape[0] - 1])
+    reboot_s = max(world.reboot_s, 1e-9)
+    per_deadline = 1.0 / world.deadline_s
+    for b in range(flat.shape[0]):
+        out = flat[b]
+        for k in range(slots + 1):
+            out[k] = _unit(problems.flops_per_s[b, k] / fastest)
+            out[slots + 1 + k] = _unit(problems.busy_s[b, k] * per_deadline)
+        at = 2 * (slots + 1)
+        for k in range(slots):
+            out[at + k] = _unit(problems.reboot_s[b, k] / reboot_s)
+            out[at + slots + k] = _unit(problems.charge[b, k])
+            out[at + 2 * slots + k] = _unit(problems.light[b, k])
+            out[at + 3 * slots + k] = _unit(problems.light_ahead[b, k])
+            out[at + 4 * slots + k] = problems.resident[b, k, 0] / blocks
+            out[at + 5 * slots + k] = problems.resident[b, k, 1] / blocks
+        at += 6 * slots
+        best = 1.0
+        for i in range(slots):
+            for j in range(i + 1, slots + 1):
+                best = max(best, problems.rate_bps[b, i, j], problems.backup_bps[b, i, j])
+        hop = at
+        for i in range(slots):
+            for j in range(i + 1, slots + 1):
+                out[hop] = _unit(problems.rate_bps[b, i, j] / best)
+                out[hop + hops] = _unit(problems.latency_s[b, i, j] / LATENCY_SCALE_S)
+                out[hop + 2 * hops] = _unit(problems.release_s[b, i, j] * per_deadline)
+                out[hop + 3 * hops] = 1.0 - problems.primary_up[b, i, j]
+                out[hop + 4 * hops] = _unit(problems.state_age_s[b, i, j] * per_deadline * 0.1)
+                out[hop + 5 * hops] = _unit(problems.backup_bps[b, i, j] / best)
+                hop += 1
+        at += 6 * hops
+        out[at] = _unit(problems.items[b] / (2.0 * world.items_mean))
+        out[at + 1] = _unit(problems.content[b] / 4.0)
+        for i in range(3):
+            out[at + 2 + i] = _unit(problems.recent_items[b, i] / (2.0 * world.items_mean))
+        at += 5
+        for k in range(slots):
+            out[at + k] = problems.previous_cuts[b, k] / blocks
+            out[at + slots + k] = problems.previous_levels[b, k] / max(levels - 1, 1)
+        at += 2 * slots
+        out[at] = _unit(problems.epochs_to_change[b] / forecast_epochs)

@@ -1,0 +1,881 @@
+"""The state of B worlds, and one step of it.
+
+A step of a world reads top to bottom in `step_world`: repair the plan, execute the job on the true trace,
+book time and energy, move to the next epoch, describe the next problem. Times are seconds since the start
+of the episode. Everything is a numba kernel over arrays; B = 1 is the single environment.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sat_env.energy import allowed_mode, battery_step
+from sat_env.handles import handle_maker
+from sat_env.pipeline import COMPUTE_END, job_run, job_run_handle, run
+from sat_env.plan import repair
+from sat_env.planning.predict import serve
+from sat_env.problem import (
+    PlanningProblem,
+    block_seconds,
+    empty_problems,
+    planning_problem,
+    problems_handle,
+)
+from sat_env.trace import INITIAL_INTERVALS, STREAM_WINDOW, Trace, draw_world, stream_key, trace_handle, uniform
+from sat_env.world import Prepared, World, world_handle
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+class State(NamedTuple):
+    """What a world remembers. V satellites and W links of its window; H epochs a job may span."""
+
+    start: Ints  # (B,) first epoch of the episode in the contact plan
+    epoch: Ints  # (B,) current epoch in the contact plan
+    battery_j: Array  # (B, V)
+    battery_epoch: Ints  # (B, V) the battery is advanced up to the start of this epoch
+    draw_j: Array  # (B, V, H) energy jobs draw, by epoch modulo H
+    resident: Ints  # (B, V, 2) blocks first..last+1 in memory
+    busy_s: Array  # (B, V) when the satellite is free
+    expected_busy_s: Array  # (B, V) when it was expected to be, at the decisions so far
+    resets_known_s: Array  # (B, V) resets up to here have had their effect
+    link_busy_s: Array  # (B, W)
+    expected_link_busy_s: Array  # (B, W)
+    ground_busy_s: Array  # (B,)
+    expected_ground_busy_s: Array  # (B,)
+    energy_j: Array  # (B, 4) ledger since reset: stored in batteries, spilled, unserved, drawn by jobs
+
+
+class Outcome(NamedTuple):
+    """What came of the last job of each world."""
+
+    latency_s: Array  # (B,) the deadline for a failed job
+    failed: Array  # (B,) 1: dropped, infeasible or above the accuracy limit
+    dropped: Array  # (B,) 1: missed its deadline
+    infeasible: Array  # (B,) 1: no repair made it fit
+    repaired: Array  # (B,) 1: the plan was changed to fit
+    accuracy_drop: Array  # (B,) fraction
+    bytes: Array  # (B,) put on all links, retransmissions included
+    energy_j: Array  # (B,) drawn by the job
+    reload_bytes: Array  # (B,)
+    hop_bits: Array  # (B, K) put on the hop that leaves each slot
+
+
+outcome_handle = handle_maker(Outcome)
+
+
+state_handle = handle_maker(State)
+
+
+def empty_state(world: World, worlds: int) -> State:
+    """Return the state arrays of B worlds, to be filled by `begin_world`."""
+    nodes, links = world.window_nodes.shape[1], world.window_links.shape[1]
+    span = world.route_rate_bps.shape[1]
+
+    def zeros(*shape: int) -> Array:
+        return np.zeros((worlds, *shape))
+
+    def ints(*shape: int) -> Ints:
+        return np.zeros((worlds, *shape), np.int64)
+
+    return State(
+        start=ints(),
+        epoch=ints(),
+        battery_j=zeros(nodes),
+        battery_epoch=ints(nodes),
+        draw_j=zeros(nodes, span),
+        resident=ints(nodes, 2),
+        busy_s=zeros(nodes),
+        expected_busy_s=zeros(nodes),
+        resets_known_s=zeros(nodes),
+        link_busy_s=zeros(links),
+        expected_link_busy_s=zeros(links),
+        ground_busy_s=zeros(),
+        expected_ground_busy_s=zeros(),
+        energy_j=zeros(4),
+    )
+
+
+def empty_outcome(worlds: int, slots: int) -> Outcome:
+    """Return outcome arrays of B worlds."""
+    fields = {name: np.zeros(worlds) for name in Outcome._fields}
+    fields["hop_bits"] = np.zeros((worlds, slots))
+    return Outcome(**fields)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
+    """Put world `b` at the start of the episode whose trace was drawn, and describe its first problem."""
+    start = trace.window[b] * world.episode_epochs
+    state.start[b] = start
+    state.epoch[b] = start
+    for v in range(state.battery_j.shape[1]):
+        state.battery_j[b, v] = trace.charge[b, v] * world.power.capacity_j
+        state.battery_epoch[b, v] = start
+        state.draw_j[b, v, :] = 0.0
+        state.resident[b, v, :] = 0
+        state.busy_s[b, v] = 0.0
+        state.expected_busy_s[b, v] = 0.0
+        state.resets_known_s[b, v] = 0.0
+    state.link_busy_s[b, :] = 0.0
+    state.expected_link_busy_s[b, :] = 0.0
+    state.ground_busy_s[b] = 0.0
+    state.expected_ground_busy_s[b] = 0.0
+    state.energy_j[b, :] = 0.0
+    problems.previous_cuts[b, :] = 0
+    problems.previous_levels[b, :] = 0
+    describe(world, trace, state, problems, b)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
+    """Bring the battery of satellite `v` up to the start of `epoch`."""
+    power = world.power
+    span = state.draw_j.shape[2]
+    for e in range(state.battery_epoch[b, v], epoch):
+        job_j = state.draw_j[b, v, e % span]
+        state.draw_j[b, v, e % span] = 0.0
+        if power.enabled:
+            in_j = world.light[e, node] * power.panel_w * world.epoch_s
+            load_j = power.base_w * world.epoch_s + job_j
+            state.battery_j[b, v], stored, spilled, unserved = battery_step(
+                state.battery_j[b, v], in_j, load_j, power
+            )
+            state.energy_j[b, 0] += stored
+            state.energy_j[b, 1] += spilled
+            state.energy_j[b, 2] += unserved
+    state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def residual_outage_s(outages, age_s):  # type: ignore[no-untyped-def]
+    """Return the mean time an outage of this age still lasts."""
+    i = int(age_s / outages.residual_step_s)
+    return outages.residual_s[min(i, outages.residual_s.shape[0] - 1)]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def expected_wait_s(outages, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
+    """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
+
+    One that is overdue is held up by an outage at least that old.
+    """
+    if busy_s <= now:
+        return 0.0
+    if expected_s > now:
+        return expected_s - now
+    return residual_outage_s(outages, now - expected_s)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def meet_resets(world, trace, state, b, v, now):  # type: ignore[no-untyped-def]
+    """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
+    left_s = 0.0
+    for i in range(trace.reset_s.shape[2]):
+        reset = trace.reset_s[b, v, i]
+        if reset > now:
+            break
+        back = reset + world.reboot_s
+        left_s = max(left_s, back - now)
+        if reset > state.resets_known_s[b, v]:
+            state.resident[b, v, :] = 0
+            state.busy_s[b, v] = max(state.busy_s[b, v], back)
+            state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], back)
+            state.resets_known_s[b, v] = reset
+    return left_s
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def route_now(trace, state, outages, links, b, now):  # type: ignore[no-untyped-def]
+    """Return what an observer sees of a route: up, age of that state, expected time until it is free."""
+    up = True
+    age_up = math.inf
+    age_down = 0.0
+    wait = 0.0
+    busy = 0.0
+    for x in range(links.shape[0]):
+        link = links[x]
+        if link < 0:
+            break
+        busy = max(
+            busy,
+            expected_wait_s(outages, now, state.link_busy_s[b, link], state.expected_link_busy_s[b, link]),
+        )
+        last_up = 0.0
+        for n in range(trace.link_down_s.shape[2]):
+            start = trace.link_down_s[b, link, n, 0]
+            if start > now:
+                break
+            end = trace.link_down_s[b, link, n, 1]
+            if now < end:
+                up = False
+                seen = now - max(start, 0.0)
+                age_down = max(age_down, seen)
+                wait = max(wait, residual_outage_s(outages, seen))
+            else:
+                last_up = end
+        age_up = min(age_up, now - last_up)
+    return up, (age_up if up else age_down), max(wait, busy)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
+    """Write what is knowable at the current epoch of world `b` into `problems`."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    now = t * world.epoch_s
+    slots = world.chain.shape[1]
+    window = trace.window[b]
+    power = world.power
+    problems.epoch[b] = epoch
+    problems.epochs_left[b] = world.episode_epochs - t
+    problems.items[b] = trace.items[b, t]
+    problems.content[b] = trace.content[b, t]
+    for i in range(3):
+        problems.recent_items[b, i] = trace.items[b, t - 1 - i] if t > i else world.items_mean
+    problems.epochs_to_change[b] = world.epochs_to_change[epoch]
+
+    for k in range(slots):
+        v = world.chain[epoch, k]
+        node = world.window_nodes[window, v]
+        advance_battery(world, state, b, v, node, epoch)
+        reboot_s = meet_resets(world, trace, state, b, v, now)
+        mode = world.slot_mode[k]
+        if mode < 0:
+            mode = allowed_mode(state.battery_j[b, v], power)
+        works = mode >= 0 and (k > 0 or world.sensing_computes) and trace.lost_s[b, v] > now
+        problems.flops_per_s[b, k] = power.mode_flops_per_s[mode] if works else 0.0
+        problems.bandwidth_bytes_per_s[b, k] = power.mode_bandwidth_bytes_per_s[max(mode, 0)]
+        problems.power_w[b, k] = power.mode_w[max(mode, 0)] - power.idle_w
+        problems.memory_free_bytes[b, k] = world.memory_bytes if works else 0.0
+        problems.reboot_s[b, k] = reboot_s
+        problems.busy_s[b, k] = max(
+            reboot_s,
+            expected_wait_s(world.outages, now, state.busy_s[b, v], state.expected_busy_s[b, v]),
+        )
+        problems.charge[b, k] = state.battery_j[b, v] / power.capacity_j if power.enabled else 1.0
+        problems.light[b, k] = world.light[epoch, node]
+        problems.light_ahead[b, k] = world.light_ahead[epoch, node]
+        problems.resident[b, k, 0] = state.resident[b, v, 0]
+        problems.resident[b, k, 1] = state.resident[b, v, 1]
+    problems.flops_per_s[b, slots] = world.ground_flops_per_s
+    problems.bandwidth_bytes_per_s[b, slots] = world.ground_bandwidth_bytes_per_s
+    problems.memory_free_bytes[b, slots] = world.ground_memory_bytes
+    problems.busy_s[b, slots] = expected_wait_s(
+        world.outages, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
+    )
+    problems.charge[b, slots] = 1.0
+    problems.load_bytes_per_s[b, slots] = math.inf
+
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            describe_hop(world, trace, state, problems, b, i, j, epoch, t, now)
+    for k in range(slots):
+        problems.load_bytes_per_s[b, k] = world.storage_bytes_per_s
+        if world.weights_from_neighbour:
+            best = 0.0
+            for i in range(k):
+                best = max(best, problems.rate_bps[b, i, k] / 8.0)
+            problems.load_bytes_per_s[b, k] = best if best > 0.0 else world.storage_bytes_per_s
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def describe_hop(world, trace, state, problems, b, i, j, epoch, t, now):  # type: ignore[no-untyped-def]
+    """Write what is knowable of the hop from slot i to slot j > i."""
+    primary_bps = world.route_rate_bps[epoch, 0, 0, i, j]
+    station = world.route_station[epoch, 0, i, j]
+    if station >= 0:
+        primary_bps *= trace.downlink_factor[b, t, station]
+    up, age, wait = route_now(trace, state, world.outages, world.route_links[epoch, 0, i, j], b, now)
+    backup_bps = world.route_rate_bps[epoch, 0, 1, i, j]
+    backup_wait = 0.0
+    if backup_bps > 0.0:
+        station = world.route_station[epoch, 1, i, j]
+        if station >= 0:
+            backup_bps *= trace.downlink_factor[b, t, station]
+        backup_up, _, backup_wait = route_now(
+            trace, state, world.outages, world.route_links[epoch, 1, i, j], b, now
+        )
+        if not backup_up:
+            backup_bps = 0.0
+    takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
+    if takes_backup:
+        noticed = 0.0 if primary_bps <= 0.0 else max(0.0, world.detect_s - age)
+        wait = max(noticed, backup_wait)
+    problems.rate_bps[b, i, j] = backup_bps if takes_backup else primary_bps
+    problems.latency_s[b, i, j] = world.route_latency_s[epoch, 1 if takes_backup else 0, i, j]
+    problems.release_s[b, i, j] = wait
+    problems.primary_up[b, i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
+    problems.state_age_s[b, i, j] = age
+    problems.backup_bps[b, i, j] = backup_bps
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def stage_of_job(world, trace, state, problems, job, b, s, k, begin, end, size):  # type: ignore[no-untyped-def]
+    """Fill stage `s` of a job: slot `k` (the ground when k = K) with blocks begin..end.
+
+    Returns
+    -------
+    load_bytes : float
+        Weights that are not yet resident.
+    """
+    slots = world.chain.shape[1]
+    now = (state.epoch[b] - state.start[b]) * world.epoch_s
+    seconds = 0.0
+    token_seconds = 0.0
+    weights = 0.0
+    missing = 0.0
+    first = problems.resident[b, k, 0]
+    last = problems.resident[b, k, 1]
+    flops_per_s = problems.flops_per_s[b, k]
+    bandwidth = problems.bandwidth_bytes_per_s[b, k]
+    for block in range(begin, end):
+        size_bytes = world.block_bytes[block]
+        seconds += block_seconds(world.block_flops[block], size_bytes, size, flops_per_s, bandwidth)
+        if world.tokens > 0.0:
+            token_seconds += block_seconds(world.token_flops[block], size_bytes, size, flops_per_s, bandwidth)
+        weights += size_bytes
+        if k < slots and (block < first or block >= last):
+            missing += size_bytes
+    job.compute_s[s] = seconds
+    job.token_compute_s[s] = token_seconds
+    job.reset_s[s, :] = math.inf
+    job.lost_s[s] = math.inf
+    job.reload_s[s] = 0.0
+    job.load_j[s] = 0.0
+    job.stage_release_s[s] = now
+    if k == slots:
+        if end > begin:
+            job.stage_release_s[s] = max(now, state.ground_busy_s[b])
+        return 0.0
+    v = world.chain[state.epoch[b], k]
+    job.reset_s[s, :] = trace.reset_s[b, v, :]
+    job.reset_from_s[s] = max(now, state.resets_known_s[b, v])
+    job.lost_s[s] = trace.lost_s[b, v]
+    job.stage_release_s[s] = now + problems.reboot_s[b, k]
+    if end > begin:
+        rate = problems.load_bytes_per_s[b, k]
+        job.reload_s[s] = weights / rate
+        job.load_j[s] = missing / rate * problems.power_w[b, k]
+        job.stage_release_s[s] = max(job.stage_release_s[s], state.busy_s[b, v]) + missing / rate
+    return missing
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def hop_of_job(world, trace, state, job, b, s, i, j, boundary, level, size):  # type: ignore[no-untyped-def]
+    """Fill hop `s` of a job: from slot i to slot j, carrying boundary `boundary` encoded at `level`."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    job.hop_bits[s] = 8.0 * world.boundary_bytes[boundary, level] * size
+    job.token_bits[s] = 8.0 * world.token_bytes[boundary, level] * size
+    entries = world.boundary_entries[boundary] * size
+    job.encode_s[s] = entries / world.encode_entries_per_s[level]
+    job.decode_s[s + 1] = entries / world.decode_entries_per_s[level]
+    if world.tokens > 0.0:
+        entries = world.token_entries[boundary] * size
+        job.token_encode_s[s] = entries / world.encode_entries_per_s[level]
+        job.token_decode_s[s] = entries / world.decode_entries_per_s[level]
+    release = t * world.epoch_s
+    for q in range(2):
+        station = world.route_station[epoch, q, i, j]
+        for h in range(job.route_rate_bps.shape[2]):
+            rate = world.route_rate_bps[epoch, h, q, i, j]
+            if station >= 0:
+                rate *= trace.downlink_factor[b, t + h, station]
+            job.route_rate_bps[s, q, h] = rate
+        job.route_latency_s[s, q] = world.route_latency_s[epoch, q, i, j]
+        for x in range(job.route_links.shape[2]):
+            link = world.route_links[epoch, q, i, j, x]
+            job.route_links[s, q, x] = link
+            if q == 0 and link >= 0:
+                release = max(release, state.link_busy_s[b, link])
+    job.hop_release_s[s] = release
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+    """Turn a feasible plan into stages and hops.
+
+    Returns
+    -------
+    stages : int
+        Stages in use: slot 0 (it senses), the slots that hold blocks, the ground.
+    reload_bytes : float
+    error : float
+        Summed error of the encodings.
+    """
+    slots = cuts.shape[0]
+    blocks = world.block_flops.shape[0]
+    size = problems.items[b] / world.micro_batches
+    reload_bytes = 0.0
+    error = 0.0
+    stages = 0
+    boundary = 0
+    for k in range(slots + 1):
+        end = blocks if k == slots else cuts[k]
+        if end == boundary and 0 < k < slots:
+            continue
+        if stages > 0:
+            sender = stage_slot[stages - 1]
+            level = 0
+            if 0 < boundary < blocks:
+                level = levels[sender]
+                error += world.error[boundary, level] * problems.content[b]
+            hop_of_job(world, trace, state, job, b, stages - 1, sender, k, boundary, level, size)
+        reload_bytes += stage_of_job(world, trace, state, problems, job, b, stages, k, boundary, end, size)
+        stage_slot[stages] = k
+        stage_end[stages] = end
+        stages += 1
+        boundary = end
+    return stages, reload_bytes, error
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+    """Book when an observer at the decision expects every stage and hop to be free: the nominal pipeline."""
+    slots = world.chain.shape[1]
+    epoch = state.epoch[b]
+    now = (epoch - state.start[b]) * world.epoch_s
+    m = world.micro_batches
+    first = 0.0
+    last = 0.0
+    loop = 0.0
+    slowest = 0.0
+    boundary = 0
+    for s in range(stages):
+        k = stage_slot[s]
+        loop += job.token_compute_s[s]
+        slowest = max(slowest, job.token_compute_s[s])
+        if s > 0:
+            sender = stage_slot[s - 1]
+            loop += problems.latency_s[b, sender, k]
+            rate = problems.rate_bps[b, sender, k]
+            sending = job.hop_bits[s - 1] / rate if rate > 0.0 else world.deadline_s
+            first, last = serve(first, last, job.encode_s[s - 1], 0.0, m)
+            first, last = serve(first, last, sending, problems.release_s[b, sender, k], m)
+            until = now + min(last, world.deadline_s)
+            for x in range(world.route_links.shape[4]):
+                link = world.route_links[epoch, 0, sender, k, x]
+                if link < 0:
+                    break
+                state.expected_link_busy_s[b, link] = max(state.expected_link_busy_s[b, link], until)
+            first += problems.latency_s[b, sender, k]
+            last += problems.latency_s[b, sender, k]
+            first, last = serve(first, last, job.decode_s[s], 0.0, m)
+        if stage_end[s] > boundary:
+            missing_s = 0.0
+            if k < slots:
+                for block in range(boundary, stage_end[s]):
+                    if block < problems.resident[b, k, 0] or block >= problems.resident[b, k, 1]:
+                        missing_s += world.block_bytes[block] / problems.load_bytes_per_s[b, k]
+            first, last = serve(first, last, job.compute_s[s], problems.busy_s[b, k] + missing_s, m)
+            until = now + min(last, world.deadline_s)
+            if k == slots:
+                state.expected_ground_busy_s[b] = max(state.expected_ground_busy_s[b], until)
+            else:
+                v = world.chain[epoch, k]
+                state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
+        boundary = stage_end[s]
+    if world.tokens > 0.0:
+        until = now + min(last + world.tokens * max(loop, m * slowest), world.deadline_s)
+        for s in range(stages - 1):
+            v = world.chain[epoch, stage_slot[s]]
+            if stage_end[s] > (stage_end[s - 1] if s > 0 else 0):
+                state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def book(world, trace, state, problems, job, outcome, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
+    """Book the job: who is busy until when, what is resident, what was sent and drawn."""
+    slots = world.chain.shape[1]
+    epoch = state.epoch[b]
+    now = (epoch - state.start[b]) * world.epoch_s
+    span = state.draw_j.shape[2]
+    last_batch = world.micro_batches - 1
+    boundary = 0
+    for s in range(stages):
+        k = stage_slot[s]
+        if s + 1 < stages:
+            next_slot = stage_slot[s + 1]
+            links = 0
+            for x in range(world.route_links.shape[4]):
+                link = world.route_links[epoch, 0, k, next_slot, x]
+                if link < 0:
+                    break
+                links += 1
+                state.link_busy_s[b, link] = max(state.link_busy_s[b, link], job.hop_free_s[s])
+            outcome.hop_bits[b, k] = job.wire_bits[s]
+            outcome.bytes[b] += job.wire_bits[s] / 8.0 * links
+        free_s = job.times_s[s, last_batch, COMPUTE_END]
+        if world.tokens > 0.0:
+            free_s = max(free_s, end_s)
+        if k == slots:
+            if stage_end[s] > boundary:
+                state.ground_busy_s[b] = max(state.ground_busy_s[b], free_s)
+            continue
+        v = world.chain[epoch, k]
+        for h in range(span):
+            drawn = job.busy_s[s, h] * problems.power_w[b, k] + job.send_s[s, h] * world.transmit_w
+            if h == 0:
+                drawn += job.load_j[s]
+            state.draw_j[b, v, (epoch + h) % span] += drawn
+            state.energy_j[b, 3] += drawn
+            outcome.energy_j[b] += drawn
+        if stage_end[s] > boundary:
+            state.busy_s[b, v] = max(state.busy_s[b, v], free_s)
+            state.resident[b, v, 0] = boundary
+            state.resident[b, v, 1] = stage_end[s]
+            for i in range(job.resets_met[s]):
+                reset = job.reset_s[s, i]
+                if reset + world.reboot_s + job.reload_s[s] <= now + world.deadline_s:
+                    state.resets_known_s[b, v] = max(state.resets_known_s[b, v], reset)
+        boundary = stage_end[s]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def accuracy_drop(world, error):  # type: ignore[no-untyped-def]
+    """Map a summed error to an accuracy drop; the last slope goes on, to at most 1."""
+    x = world.drop_knots[0]
+    y = world.drop_knots[1]
+    n = x.shape[0]
+    i = 1
+    while i < n - 1 and error > x[i]:
+        i += 1
+    return min(1.0, y[i - 1] + (error - x[i - 1]) * (y[i] - y[i - 1]) / (x[i] - x[i - 1]))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
+    """Take one step of world `b` under the plan (cuts, levels).
+
+    `job` and `scratch` (2, K+1) are work space. The outcome of the job is written to `outcome`; `problems`
+    then holds the next decision, unless the episode is over.
+
+    Returns
+    -------
+    over : bool
+        The window is used up.
+    """
+    cuts[b, :] = np.sort(cuts[b, :])
+    now = (state.epoch[b] - state.start[b]) * world.epoch_s
+    stage_slot = scratch[0]
+    stage_end = scratch[1]
+    outcome.bytes[b] = 0.0
+    outcome.energy_j[b] = 0.0
+    outcome.reload_bytes[b] = 0.0
+    outcome.accuracy_drop[b] = 0.0
+    outcome.hop_bits[b, :] = 0.0
+
+    feasible, repaired = repair(
+        cuts[b], world.block_memory_bytes, problems.memory_free_bytes[b], world.ground_hosts
+    )
+    end_s = now + world.deadline_s
+    if feasible:
+        stages, outcome.reload_bytes[b], error = assemble(
+            world, trace, state, problems, job, b, cuts[b], levels[b], stage_slot, stage_end
+        )
+        outcome.accuracy_drop[b] = accuracy_drop(world, error)
+        return_s = 0.0
+        if world.tokens > 0.0:
+            last_slot = stage_slot[stages - 1]
+            if stages > 1 and stage_end[stages - 2] == stage_end[stages - 1]:
+                last_slot = stage_slot[stages - 2]
+            return_s = problems.latency_s[b, 0, last_slot] if last_slot > 0 else 0.0
+        expect(world, state, problems, job, b, stages, stage_slot, stage_end)
+        end_s = run(
+            job,
+            stages,
+            now,
+            now + world.deadline_s,
+            world.epoch_s,
+            world.reboot_s,
+            world.detect_s,
+            world.tokens,
+            return_s,
+            trace.link_down_s[b],
+        )
+        book(world, trace, state, problems, job, outcome, b, stages, stage_slot, stage_end, end_s)
+        problems.previous_cuts[b, :] = cuts[b]
+        problems.previous_levels[b, :] = levels[b]
+        over_limit = error > world.error_budget * (1.0 + 1e-12)
+    else:
+        over_limit = False
+    dropped = feasible and end_s >= now + world.deadline_s
+    failed = dropped or over_limit or not feasible
+    outcome.latency_s[b] = world.deadline_s if failed else end_s - now
+    outcome.failed[b] = 1.0 if failed else 0.0
+    outcome.dropped[b] = 1.0 if dropped else 0.0
+    outcome.infeasible[b] = 0.0 if feasible else 1.0
+    outcome.repaired[b] = 1.0 if repaired else 0.0
+
+    state.epoch[b] += 1
+    over = state.epoch[b] - state.start[b] >= world.episode_epochs
+    if over:
+        for v in range(state.battery_j.shape[1]):
+            node = world.window_nodes[trace.window[b], v]
+            if node >= 0:
+                advance_battery(world, state, b, v, node, state.epoch[b])
+    else:
+        describe(world, trace, state, problems, b)
+    return over
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, levels, over):  # type: ignore[no-untyped-def]
+    """Take one step of every world whose episode is not over."""
+    for b in range(over.shape[0]):
+        if not over[b]:
+            over[b] = step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def begin_worlds(  # type: ignore[no-untyped-def]
+    world,
+    trace,
+    state,
+    problems,
+    which,
+    seeds,
+    episodes,
+    windows,
+    link_ends,
+    link_is_downlink,
+    planes,
+    anomaly,
+):
+    """Draw the traces of the worlds `which` and put them at their start.
+
+    Returns
+    -------
+    outages, resets : int
+        What the trace must have room for; when it has less, nothing is begun and the caller grows it.
+    """
+    outages = 0
+    resets = 0
+    for i in range(which.shape[0]):
+        b = which[i]
+        window = windows[b]
+        first = window * world.episode_epochs
+        found = draw_world(
+            seeds[b],
+            episodes[b],
+            b,
+            window,
+            trace,
+            world.law,
+            world.outages,
+            world.window_links[window],
+            link_ends,
+            link_is_downlink,
+            world.window_nodes[window],
+            planes,
+            anomaly[first : first + world.episode_epochs],
+        )
+        outages = max(outages, found[0])
+        resets = max(resets, found[1])
+    if outages <= trace.link_down_s.shape[2] and resets <= trace.reset_s.shape[2]:
+        for i in range(which.shape[0]):
+            begin_world(world, trace, state, problems, which[i])
+    return outages, resets
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
+    """Return which of the split's windows an episode plays."""
+    return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
+
+
+def split_windows(windows: int, split: Split) -> range:
+    """Return the windows of a split: the first 60 % train, then 20 % dev, then 20 % test."""
+    edges = {"train": (0.0, 0.6), "dev": (0.6, 0.8), "test": (0.8, 1.0)}
+    if split not in edges:
+        raise ValueError(f"split = {split!r}: must be one of {', '.join(map(repr, edges))}")
+    low, high = (round(windows * share) for share in edges[split])
+    return range(low, high)
+
+
+class Handles(NamedTuple):
+    """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
+
+    world: Any
+    trace: Any
+    state: Any
+    problems: Any
+    outcome: Any
+    job: Any
+
+
+class Simulator:
+    """B worlds of one scenario: the arrays of `State`, `Trace` and `Problems`, and the kernels over them.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        From `sat_env.world.prepare`.
+    worlds : int
+        B, at least 1.
+    split : {"train", "dev", "test"}
+        Which windows episodes are drawn from.
+    """
+
+    def __init__(self, prepared: Prepared, worlds: int = 1, split: Split = "train") -> None:
+        if worlds < 1:
+            raise ValueError(f"worlds = {worlds}: must be at least 1")
+        self.prepared = prepared
+        self.world = prepared.world
+        self.worlds = worlds
+        self.split = split
+        self.windows = split_windows(prepared.scenario.windows, split)
+        world = self.world
+        slots, levels = world.chain.shape[1], len(world.encode_entries_per_s)
+        span = world.route_rate_bps.shape[1]
+        self.slots, self.blocks, self.levels = slots, len(world.block_flops), levels
+        self.seeds = np.zeros(worlds, np.uint64)
+        self.episodes = np.zeros(worlds, np.int64)
+        self.state = empty_state(world, worlds)
+        self.problems = empty_problems(worlds, slots)
+        self.outcome = empty_outcome(worlds, slots)
+        self.over = np.ones(worlds, np.bool_)
+        self.cuts = np.zeros((worlds, slots), np.int64)
+        self.plan_levels = np.zeros((worlds, slots), np.int64)
+        self.trace = self._empty_trace(INITIAL_INTERVALS, 1)
+        self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], 1)
+        self.scratch = np.zeros((2, slots + 1), np.int64)
+        self._point()
+
+    def _point(self) -> None:
+        """Make the handles the kernels take; again whenever an array is replaced."""
+        self.handles = Handles(
+            world=world_handle(self.world),
+            trace=trace_handle(self.trace),
+            state=state_handle(self.state),
+            problems=problems_handle(self.problems),
+            outcome=outcome_handle(self.outcome),
+            job=job_run_handle(self.job),
+        )
+
+    def _empty_trace(self, outages: int, resets: int) -> Trace:
+        world, worlds = self.world, self.worlds
+        nodes, links = world.window_nodes.shape[1], world.window_links.shape[1]
+        epochs, span = world.episode_epochs, world.route_rate_bps.shape[1]
+        stations = max(1, len(self.prepared.scenario.ground.stations))
+        return Trace(
+            window=np.zeros(worlds, np.int64),
+            link_down_s=np.full((worlds, links, outages, 2), np.inf),
+            reset_s=np.full((worlds, nodes, resets), np.inf),
+            lost_s=np.full((worlds, nodes), np.inf),
+            items=np.ones((worlds, epochs)),
+            content=np.ones((worlds, epochs)),
+            downlink_factor=np.ones((worlds, epochs + span, stations)),
+            charge=np.ones((worlds, nodes)),
+        )
+
+    def _grow_trace(self, outages: int, resets: int) -> None:
+        old = self.trace
+        outages = max(outages, old.link_down_s.shape[2])
+        resets = max(resets, old.reset_s.shape[2])
+        new = self._empty_trace(outages, resets)
+        for name in Trace._fields:
+            if name not in ("link_down_s", "reset_s"):
+                getattr(new, name)[...] = getattr(old, name)
+        new.link_down_s[:, :, : old.link_down_s.shape[2]] = old.link_down_s
+        new.reset_s[:, :, : old.reset_s.shape[2]] = old.reset_s
+        self.trace = new
+        span = self.world.route_rate_bps.shape[1]
+        self.job = job_run(
+            self.slots + 1, self.world.micro_batches, span, self.world.route_links.shape[4], resets
+        )
+        self._point()
+
+    def begin(
+        self,
+        which: Ints | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        windows: Ints | None = None,
+    ) -> None:
+        """Start an episode in the worlds `which` (default all).
+
+        Parameters
+        ----------
+        which : (n,) int64
+        seeds : (n,) uint64, optional
+            New seeds; the episode count starts again from 0. Without them, the next episode of the old seed.
+        windows : (n,) int64, optional
+            The windows to play; default: drawn from the split by the seed.
+        """
+        if which is None:
+            which = np.arange(self.worlds)
+        if seeds is not None:
+            self.seeds[which] = seeds
+            self.episodes[which] = 0
+        chosen = np.array(self.trace.window)
+        if windows is None:
+            for b in which:
+                drawn = draw_window(self.seeds[b], self.episodes[b], len(self.windows))
+                chosen[b] = self.windows[drawn]
+        else:
+            for window in np.atleast_1d(windows):
+                if window not in self.windows:
+                    raise ValueError(
+                        f"window = {window}: must be in {self.windows.start}..{self.windows.stop - 1}, "
+                        f"the {self.split} windows"
+                    )
+            chosen[which] = windows
+        while True:
+            contacts = self.prepared.contacts
+            outages, resets = begin_worlds(
+                self.handles.world,
+                self.handles.trace,
+                self.handles.state,
+                self.handles.problems,
+                which,
+                self.seeds,
+                self.episodes,
+                chosen,
+                contacts.link_ends,
+                contacts.link_is_downlink,
+                contacts.plane,
+                contacts.anomaly,
+            )
+            if outages <= self.trace.link_down_s.shape[2] and resets <= self.trace.reset_s.shape[2]:
+                break
+            self._grow_trace(outages, resets)
+        self.episodes[which] += 1
+        self.over[which] = False
+
+    def step(self, cuts: Ints, levels: Ints) -> None:
+        """Take one step of every running world.
+
+        Parameters
+        ----------
+        cuts, levels : (B, K) int64
+            Plans; trusted to be in range (encodings guarantee it, `Plan.check` checks it).
+        """
+        self.cuts[...] = cuts
+        self.plan_levels[...] = levels
+        step_worlds(
+            self.handles.world,
+            self.handles.trace,
+            self.handles.state,
+            self.handles.problems,
+            self.handles.outcome,
+            self.handles.job,
+            self.scratch,
+            self.cuts,
+            self.plan_levels,
+            self.over,
+        )
+
+    def problem(self, b: int = 0) -> PlanningProblem:
+        """Return the PlanningProblem of world `b`."""
+        return planning_problem(self.world, self.problems, b, self.prepared.scenario.forecast_epochs)

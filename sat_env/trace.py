@@ -1,0 +1,295 @@
+"""The exogenous future of an episode, drawn at reset and never touched by actions.
+
+Every draw is a pure function of (seed, episode, stream, subject, counter): a counter-based generator
+(the SplitMix64 finaliser of Steele, Lea and Flood, OOPSLA 2014, applied to a mixed key). So an episode is
+the same at any batch size, in any order and on any thread, and switching one stream off leaves all others
+bit-identical. All times are seconds since the start of the episode.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sat_env.handles import handle_maker
+
+Array = NDArray[np.float64]
+
+(
+    STREAM_WINDOW,
+    STREAM_LINKS,
+    STREAM_RESETS,
+    STREAM_LOSS,
+    STREAM_PLANE_LOSS,
+    STREAM_WEATHER,
+    STREAM_ARRIVALS,
+    STREAM_CONTENT,
+    STREAM_CHARGE,
+) = range(9)
+
+FAR_COUNTER = 1 << 40  # counters of the draws made by rejection, out of the way of the others
+INITIAL_INTERVALS = 4  # outages kept per link before the arrays grow
+
+
+class Trace(NamedTuple):
+    """The futures of B worlds: T epochs, W window-local links, V window-local satellites, S stations."""
+
+    window: NDArray[np.int64]  # (B,) index of the episode's window
+    link_down_s: Array  # (B, W, n, 2) outages [start, end) in time order, padded with inf
+    reset_s: Array  # (B, V, m) satellite resets in time order, padded with inf
+    lost_s: Array  # (B, V) when a satellite is lost for good, inf: never
+    items: Array  # (B, T) images or requests released at each epoch
+    content: Array  # (B, T) content complexity of each job, mean 1
+    downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate each station's slice gives
+    charge: Array  # (B, V) state of charge at the start, 0..1
+
+
+trace_handle = handle_maker(Trace)
+
+
+class TraceLaw(NamedTuple):
+    """What the draws need of a scenario."""
+
+    epoch_s: float
+    items_mean: float
+    burst: float
+    burst_mean_s: float
+    content_sigma: float
+    fade_sigma: float
+    reset_mtbf_s: float
+    anomaly_factor: float
+    loss_mtbf_s: float
+    plane_loss_mtbf_s: float
+    charge_low: float
+    charge_high: float
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def mix(value):  # type: ignore[no-untyped-def]
+    """Scramble 64 bits (SplitMix64 finaliser)."""
+    value = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
+    """Return the key of one stream of one episode."""
+    return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def uniform(key, subject, counter):  # type: ignore[no-untyped-def]
+    """Return the `counter`-th uniform draw in (0, 1) of `subject`."""
+    bits = mix(mix(key ^ np.uint64(subject)) ^ np.uint64(counter))
+    return (float(bits >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def exponential(key, subject, counter, mean):  # type: ignore[no-untyped-def]
+    """Return an exponential draw."""
+    return -mean * math.log(uniform(key, subject, counter))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def normal(key, subject, counter):  # type: ignore[no-untyped-def]
+    """Return a standard normal draw (Box and Muller); uses counters 2c and 2c + 1."""
+    radius = math.sqrt(-2.0 * math.log(uniform(key, subject, 2 * counter)))
+    return radius * math.cos(2.0 * math.pi * uniform(key, subject, 2 * counter + 1))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
+    """Return a log-normal draw of mean 1; exactly 1 when `sigma` is 0."""
+    if sigma == 0.0:
+        return 1.0
+    return math.exp(sigma * normal(key, subject, counter) - 0.5 * sigma * sigma)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
+    """Draw the length of one outage; uses counters c and c + 1."""
+    shape = uniform(key, subject, counter)
+    u = uniform(key, subject, counter + 1)
+    if shape < law.tail_share:
+        return law.tail_low_s + u * (law.tail_high_s - law.tail_low_s)
+    span = law.high_s - law.low_s
+    return law.low_s - math.log1p(u * math.expm1(-law.body_rate_per_s * span)) / law.body_rate_per_s
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
+    """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
+    longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
+    counter = FAR_COUNTER
+    while True:
+        length = down_time_s(law, key, subject, counter)
+        if uniform(key, subject, counter + 2) * longest < length:
+            return length
+        counter += 3
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyped-def]
+    """Draw the outages of one link over [0, horizon_s) into ``into`` (n, 2).
+
+    The process starts stationary: down with its long-run share, the outage then already running. A link
+    whose satellite is lost at `lost_s` stays down from there.
+
+    Returns
+    -------
+    needed : int
+        Intervals the link has; when more than n, the surplus was not written and the caller grows `into`.
+    """
+    capacity = into.shape[0]
+    count = 0
+    counter = 4
+    if law.up_mean_s > 0.0:
+        t = 0.0
+        down_share = law.down_mean_s / (law.down_mean_s + law.up_mean_s)
+        running_s = 0.0
+        if uniform(key, link, 0) < down_share:
+            running_s = running_outage_s(law, key, link)
+            t = -uniform(key, link, 1) * running_s
+        else:
+            t = exponential(key, link, 1, law.up_mean_s)
+        while t < horizon_s and t < lost_s:
+            end = t + (running_s if t < 0.0 else down_time_s(law, key, link, counter))
+            if end > 0.0:
+                if count < capacity:
+                    into[count, 0] = t
+                    into[count, 1] = end
+                count += 1
+            t = max(end, 0.0) + exponential(key, link, counter + 2, law.up_mean_s)
+            counter += 3
+    if lost_s < math.inf:
+        if 0 < count <= capacity and into[count - 1, 1] >= lost_s:
+            into[count - 1, 1] = math.inf
+        else:
+            if count < capacity:
+                into[count, 0] = lost_s
+                into[count, 1] = math.inf
+            count += 1
+    for i in range(min(count, capacity), capacity):
+        into[i, 0] = math.inf
+        into[i, 1] = math.inf
+    return count
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
+    """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
+    lost = math.inf
+    if law.loss_mtbf_s > 0.0 and node < n_nodes:
+        lost = exponential(key_loss, node, 0, law.loss_mtbf_s)
+    if law.plane_loss_mtbf_s > 0.0 and node < n_nodes:
+        lost = min(lost, exponential(key_plane, plane, 0, law.plane_loss_mtbf_s))
+    return lost
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def draw_world(  # type: ignore[no-untyped-def]
+    seed, episode, b, window, trace, law, outages, links, link_ends, link_is_downlink, nodes, planes, anomaly
+):
+    """Draw the whole trace of world `b`.
+
+    Parameters
+    ----------
+    links, nodes : (W,), (V,) int
+        Global ids of the window's links and satellites, -1 padded: draws are keyed by global ids, so they
+        do not depend on which window-local place an id has.
+    anomaly : (T, V) bool
+        Whether the satellite is in the South Atlantic Anomaly during the epoch.
+
+    Returns
+    -------
+    needed : int
+        The largest number of outages of a link; above the capacity, grow `trace.link_down_s` and call again.
+    resets_needed : int
+        Likewise for `trace.reset_s`.
+    """
+    trace.window[b] = window
+    n_nodes = planes.shape[0]
+    n_epochs = trace.items.shape[1]
+    horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
+    key_loss = stream_key(seed, episode, STREAM_LOSS)
+    key_plane = stream_key(seed, episode, STREAM_PLANE_LOSS)
+
+    key = stream_key(seed, episode, STREAM_LINKS)
+    needed = 0
+    for w in range(links.shape[0]):
+        trace.link_down_s[b, w, :, :] = math.inf
+        link = links[w]
+        if link < 0:
+            continue
+        lost = math.inf
+        for side in range(2):
+            node = link_ends[link, side]
+            if node < n_nodes:
+                lost = min(lost, loss_time_s(key_loss, key_plane, law, node, planes[node], n_nodes))
+        if link_is_downlink[link]:
+            if lost < math.inf:
+                trace.link_down_s[b, w, 0, 0] = lost
+            continue
+        needed = max(needed, draw_link(outages, key, link, horizon_s, trace.link_down_s[b, w], lost))
+
+    key = stream_key(seed, episode, STREAM_RESETS)
+    resets_needed = 0
+    for v in range(nodes.shape[0]):
+        trace.reset_s[b, v, :] = math.inf
+        trace.lost_s[b, v] = math.inf
+        node = nodes[v]
+        if node < 0:
+            continue
+        trace.lost_s[b, v] = loss_time_s(key_loss, key_plane, law, node, planes[node], n_nodes)
+        if law.reset_mtbf_s > 0.0:
+            resets_needed = max(
+                resets_needed, draw_resets(key, node, law, anomaly[:, v], horizon_s, trace.reset_s[b, v])
+            )
+
+    key = stream_key(seed, episode, STREAM_ARRIVALS)
+    state = 1.0 if uniform(key, 0, 0) < 0.5 else -1.0
+    change = -math.expm1(-law.epoch_s / law.burst_mean_s)
+    for t in range(n_epochs):
+        if uniform(key, 1, t) < change:
+            state = 1.0 if uniform(key, 2, t) < 0.5 else -1.0
+        trace.items[b, t] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
+
+    key = stream_key(seed, episode, STREAM_CONTENT)
+    for t in range(n_epochs):
+        trace.content[b, t] = log_normal(key, 0, t, law.content_sigma)
+
+    key = stream_key(seed, episode, STREAM_WEATHER)
+    for s in range(trace.downlink_factor.shape[2]):
+        for t in range(trace.downlink_factor.shape[1]):
+            trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma)
+
+    key = stream_key(seed, episode, STREAM_CHARGE)
+    for v in range(nodes.shape[0]):
+        if nodes[v] >= 0:
+            share = uniform(key, nodes[v], 0)
+            trace.charge[b, v] = law.charge_low + (law.charge_high - law.charge_low) * share
+    return needed, resets_needed
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-untyped-def]
+    """Draw a satellite's resets: a Poisson process, faster in the Anomaly (by thinning)."""
+    count = 0
+    counter = 0
+    peak_mean_s = law.reset_mtbf_s / law.anomaly_factor
+    t = exponential(key, node, counter, peak_mean_s)
+    while t < horizon_s:
+        epoch = min(int(t / law.epoch_s), anomaly.shape[0] - 1)
+        if anomaly[epoch] or uniform(key, node, counter + 1) * law.anomaly_factor < 1.0:
+            if count < into.shape[0]:
+                into[count] = t
+            count += 1
+        counter += 2
+        t += exponential(key, node, counter, peak_mean_s)
+    return count

@@ -1,0 +1,1 @@
+"""What is run: model profiles and the jobs that ask for them."""

@@ -1,0 +1,308 @@
+"""A scenario as arrays: everything the kernels need that neither time nor a policy changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sat_env.compression.table import CompressionTable, load_table
+from sat_env.energy import Power, power_constants
+from sat_env.handles import handle_maker
+from sat_env.faults import OutageLaw, outage_law
+from sat_env.network.routes import ContactPlan, contact_plan
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
+from sat_env.scenario import Scenario, require
+from sat_env.trace import TraceLaw
+from sat_env.workload.profiles import ModelProfile, image_bytes, load_profile
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+GROUND_HOSTS = {"none": GROUND_NONE, "all_or_none": GROUND_ALL_OR_NONE, "any": GROUND_ANY}
+
+
+class World(NamedTuple):
+    """Constants of a scenario for the kernels.
+
+    E epochs, H epochs a job may span, K satellite slots (column K: ground), N satellites, L blocks,
+    R levels, Y windows of T epochs; within a window, satellites and links have local indices (V, W).
+    """
+
+    epoch_s: float
+    episode_epochs: int
+    deadline_s: float
+    micro_batches: int
+    # what orbits determine
+    chain: Ints  # (E, K) window-local satellite of each slot
+    route_rate_bps: Array  # (E, H, 2, K, K+1)
+    route_latency_s: Array  # (E, 2, K, K+1)
+    route_links: Ints  # (E, 2, K, K+1, X) window-local, -1 padded
+    route_station: Ints  # (E, 2, K, K+1) -1: not a ground route
+    light: Array  # (E, N) share of the panel's power
+    epochs_to_change: Ints  # (E,) epochs until the chain differs from the current one
+    light_ahead: Array  # (E, N) mean of `light` over the coming forecast
+    window_nodes: Ints  # (Y, V) satellite of each local index, -1 padded
+    window_links: Ints  # (Y, W) link of each local index, -1 padded
+    # payload and ground
+    power: Power
+    slot_mode: Ints  # (K,) fixed power mode, -1: the battery decides
+    sensing_computes: bool
+    memory_bytes: float  # of a satellite
+    storage_bytes_per_s: float
+    weights_from_neighbour: bool
+    transmit_w: float
+    ground_flops_per_s: float
+    ground_bandwidth_bytes_per_s: float
+    ground_memory_bytes: float
+    ground_hosts: int
+    detect_s: float
+    reboot_s: float
+    # model, codec and job
+    block_flops: Array  # (L,) per image, or for the whole prompt of a request
+    block_bytes: Array  # (L,) weights
+    block_memory_bytes: Array  # (L,) weights and the KV cache of the largest job
+    boundary_bytes: Array  # (L+1, R) per image or prompt, encoded
+    boundary_entries: Array  # (L+1,) activation entries per image or prompt; 0 where nothing is encoded
+    encode_entries_per_s: Array  # (R,) inf: no codec
+    decode_entries_per_s: Array  # (R,)
+    error: Array  # (L+1, R) at content complexity 1
+    error_budget: float
+    drop_knots: Array  # (2, m) summed error and the accuracy drop it maps to
+    tokens: float  # generated per request; 0 for images
+    token_flops: Array  # (L,)
+    token_bytes: Array  # (L+1, R) per request and token, encoded
+    token_entries: Array  # (L+1,)
+    items_mean: float
+    reward: Array  # (4,) weights: latency, drop, bytes, energy
+    reference_latency_s: float
+    reference_bytes: float  # the mean job's raw batch over one link
+    # faults
+    outages: OutageLaw
+    law: TraceLaw
+
+
+world_handle = handle_maker(World)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with everything computed from it once."""
+
+    scenario: Scenario
+    contacts: ContactPlan
+    profile: ModelProfile
+    table: CompressionTable
+    levels: tuple[str, ...]
+    world: World
+
+
+@functools.lru_cache(maxsize=16)
+def prepare(scenario: Scenario) -> Prepared:
+    """Compute all that depends on the scenario alone. Cached: every environment of a scenario shares it.
+
+    Raises
+    ------
+    ScenarioError
+        A block larger than any memory, an unknown level, or a field refused while orbits are computed.
+    """
+    profile = _profile(scenario)
+    table = load_table(scenario.model.compression)
+    levels = _level_indices(scenario, table)
+    _check_memory(scenario, profile)
+    contacts = contact_plan(scenario)
+    return Prepared(
+        scenario=scenario,
+        contacts=contacts,
+        profile=profile,
+        table=table,
+        levels=tuple(table.levels[r].name for r in levels),
+        world=_world(scenario, contacts, profile, table, levels),
+    )
+
+
+def _profile(scenario: Scenario) -> ModelProfile:
+    jobs, model = scenario.jobs, scenario.model
+    options: dict[str, float | int] = {"dtype_bytes": int(model.dtype_bytes)}
+    if jobs.kind == "images":
+        options["input_bytes"] = float(image_bytes(jobs.width, jobs.height))
+    else:
+        options["prompt_tokens"] = int(jobs.prompt_tokens)
+    profile = load_profile(model.profile, **options)  # type: ignore[arg-type]
+    kind = {"images": "vit", "llm": "llm"}[jobs.kind]
+    require(
+        profile.kind in (kind, "measured"), "model.profile", model.profile, f"a {kind} model for {jobs.kind}"
+    )
+    if model.units:
+        require(
+            model.units <= profile.n_blocks, "model.units", model.units, f"at most {profile.n_blocks} blocks"
+        )
+        profile = profile.grouped(model.units)
+    return profile
+
+
+def _level_indices(scenario: Scenario, table: CompressionTable) -> list[int]:
+    names = [level.name for level in table.levels]
+    for name in scenario.model.levels:
+        require(name in names, "model.levels", name, f"one of {', '.join(names)}")
+    return [names.index(name) for name in (scenario.model.levels or names)]
+
+
+def _block_memory(scenario: Scenario, profile: ModelProfile) -> Array:
+    """Return weights and KV cache of each block (L,), for the largest job."""
+    jobs = scenario.jobs
+    resident_tokens = jobs.items * (1 + jobs.burst) * (jobs.prompt_tokens + jobs.generated_tokens)
+    return np.asarray(profile.weight_bytes + profile.kv_bytes_per_token * resident_tokens)
+
+
+def _check_memory(scenario: Scenario, profile: ModelProfile) -> None:
+    largest = float(_block_memory(scenario, profile).max())
+    ground = scenario.ground.memory_bytes if scenario.ground.hosts != "none" else 0.0
+    room = max(scenario.payload.memory_bytes, ground)
+    require(
+        largest <= room,
+        "payload.memory_bytes",
+        scenario.payload.memory_bytes,
+        f"at least {largest:.4g}, the largest block of {profile.name} with its KV cache",
+    )
+
+
+def _world(
+    scenario: Scenario,
+    contacts: ContactPlan,
+    profile: ModelProfile,
+    table: CompressionTable,
+    levels: list[int],
+) -> World:
+    jobs, payload, ground = scenario.jobs, scenario.payload, scenario.ground
+    chosen = [table.levels[r] for r in levels]
+    plain_bits = scenario.model.dtype_bytes * 8.0
+    bits = np.array([min(level.bits_per_entry, plain_bits) for level in chosen])  # (R,)
+    per_request = jobs.prompt_tokens if jobs.kind == "llm" else 1.0
+    inner = np.arange(1, profile.n_blocks)
+    entries = np.zeros(profile.n_blocks + 1)
+    entries[inner] = profile.boundary_entries[inner]
+    boundary = entries[:, None] * bits[None, :] / 8.0
+    boundary[0] = profile.input_bytes_per_item / (jobs.raw_ratio if jobs.kind == "images" else 1.0)
+    boundary[-1] = (
+        profile.result_bytes_per_item / per_request if jobs.kind == "llm" else (profile.result_bytes_per_item)
+    )
+    token_bytes = entries[:, None] * bits[None, :] / 8.0
+    token_bytes[[0, -1]] = 4.0  # a token id
+    is_llm = jobs.kind == "llm"
+    chain, links, window_nodes, window_links = _localise(scenario, contacts)
+    slot_mode = np.full(scenario.chain.slots, -1, np.int64)
+    if payload.slot_modes:
+        slot_mode[:] = payload.slot_modes
+    return World(
+        epoch_s=scenario.epoch_s,
+        episode_epochs=scenario.episode_epochs,
+        deadline_s=jobs.deadline_s,
+        micro_batches=jobs.micro_batches,
+        chain=chain,
+        route_rate_bps=np.ascontiguousarray(contacts.route_rate_bps, np.float64),
+        route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
+        route_links=links,
+        route_station=contacts.route_station.astype(np.int64),
+        light=contacts.light.astype(np.float64),
+        light_ahead=_mean_ahead(contacts.light, scenario.forecast_epochs),
+        epochs_to_change=_epochs_to_change(contacts.chain),
+        window_nodes=window_nodes,
+        window_links=window_links,
+        power=power_constants(scenario.energy, payload),
+        slot_mode=slot_mode,
+        sensing_computes=payload.sensing_computes,
+        memory_bytes=payload.memory_bytes,
+        storage_bytes_per_s=payload.storage_bytes_per_s,
+        weights_from_neighbour=payload.weight_source == "neighbour",
+        transmit_w=payload.transmit_w,
+        ground_flops_per_s=ground.flops_per_s * ground.efficiency,
+        ground_bandwidth_bytes_per_s=ground.memory_bandwidth_bytes_per_s,
+        ground_memory_bytes=ground.memory_bytes,
+        ground_hosts=GROUND_HOSTS[ground.hosts],
+        detect_s=scenario.links.detect_s,
+        reboot_s=scenario.faults.reboot_s,
+        block_flops=profile.flops_per_item * per_request,
+        block_bytes=np.array(profile.weight_bytes),
+        block_memory_bytes=_block_memory(scenario, profile),
+        boundary_bytes=boundary * per_request,
+        boundary_entries=entries * per_request,
+        encode_entries_per_s=np.array([v.encode_entries_per_s * payload.codec_speedup for v in chosen]),
+        decode_entries_per_s=np.array([v.decode_entries_per_s * payload.codec_speedup for v in chosen]),
+        error=table.error_at(profile.n_blocks)[:, levels],
+        error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
+        drop_knots=np.array(table.drop_knots),
+        tokens=jobs.generated_tokens if is_llm else 0.0,
+        token_flops=np.array(profile.token_flops),
+        token_bytes=token_bytes,
+        token_entries=entries,
+        items_mean=jobs.items,
+        reward=np.array(dataclasses.astuple(scenario.reward)),
+        reference_latency_s=scenario.reference_latency_s,
+        reference_bytes=float(boundary[0, 0] * per_request * jobs.items),
+        outages=outage_law(scenario.faults),
+        law=TraceLaw(
+            epoch_s=scenario.epoch_s,
+            items_mean=jobs.items,
+            burst=jobs.burst,
+            burst_mean_s=jobs.burst_mean_s,
+            content_sigma=jobs.content_sigma,
+            fade_sigma=ground.fade_sigma,
+            reset_mtbf_s=scenario.faults.reset_mtbf_s,
+            anomaly_factor=scenario.faults.anomaly_factor,
+            loss_mtbf_s=scenario.faults.loss_mtbf_s,
+            plane_loss_mtbf_s=scenario.faults.plane_loss_mtbf_s,
+            charge_low=scenario.energy.initial_charge[0],
+            charge_high=scenario.energy.initial_charge[1],
+        ),
+    )
+
+
+def _localise(scenario: Scenario, contacts: ContactPlan) -> tuple[Ints, Ints, Ints, Ints]:
+    """Number the satellites and links of each window from 0: state follows the chain, not the shell."""
+    length = scenario.episode_epochs
+    chain = np.empty_like(contacts.chain, dtype=np.int64)
+    links = np.full(contacts.route_links.shape, -1, np.int64)
+    nodes_of: list[Ints] = []
+    links_of: list[Ints] = []
+    for window in range(scenario.windows):
+        rows = slice(window * length, (window + 1) * length)
+        nodes, local = np.unique(contacts.chain[rows], return_inverse=True)
+        chain[rows] = local.reshape(contacts.chain[rows].shape)
+        used = contacts.route_links[rows]
+        ids, local = np.unique(used, return_inverse=True)
+        offset = int(ids[0] < 0)  # the padding sorts first
+        links[rows] = local.reshape(used.shape) - offset
+        nodes_of.append(nodes.astype(np.int64))
+        links_of.append(ids[offset:].astype(np.int64))
+    return chain, links, _padded(nodes_of), _padded(links_of)
+
+
+def _padded(rows: list[Ints]) -> Ints:
+    width = max(1, max(len(row) for row in rows))
+    table = np.full((len(rows), width), -1, np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
+
+
+def _epochs_to_change(chain: NDArray[np.int32]) -> Ints:
+    """Return (E,) how many epochs ahead the chain first differs; E at the end of the plan."""
+    total = len(chain)
+    ahead = np.full(total, total, np.int64)
+    for e in range(total - 2, -1, -1):
+        ahead[e] = ahead[e + 1] + 1 if np.array_equal(chain[e], chain[e + 1]) else 1
+    return np.minimum(ahead, total)
+
+
+def _mean_ahead(light: NDArray[np.float32], epochs: int) -> Array:
+    """Return (E, N) the mean of the next `epochs` rows, fewer at the end of the plan."""
+    total = np.concatenate([np.zeros((1, light.shape[1])), np.cumsum(light, axis=0, dtype=np.float64)])
+    first = np.arange(len(light))
+    last = np.minimum(first + epochs, len(light))
+    mean: Array = (total[last] - total[first]) / (last - first)[:, None]
+    return mean

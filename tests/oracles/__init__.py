@@ -1,0 +1,1 @@
+"""Slow, independent models that the package is checked against."""
