@@ -147,6 +147,23 @@ def test_stations_agree_with_skyfield():
     np.testing.assert_allclose(geodetic_to_fixed_km(-33.13, -70.67, 0.730), place.itrs_xyz.km, atol=1e-6)
 
 
+def test_sub_points_agree_with_skyfield(elements):
+    times = np.arange(0, DAY_S, 911.0)
+    latitude, longitude = latitude_longitude_deg(elements.positions_km(times))
+    t = skyfield_times(elements, times)
+    for n, satellite in enumerate(in_order(elements)):
+        place = wgs84.subpoint_of(satellite.at(t))
+        assert np.abs(latitude[:, n] - place.latitude.degrees).max() < 1e-4
+        assert np.abs((longitude[:, n] - place.longitude.degrees + 180) % 360 - 180).max() < 1e-3
+
+
+@properties
+@given(latitude=st.floats(-89.9, 89.9), longitude=st.floats(-179.9, 179.9), altitude=st.floats(0, 2000))
+def test_geodetic_coordinates_there_and_back(latitude, longitude, altitude):
+    back = latitude_longitude_deg(geodetic_to_fixed_km(latitude, longitude, altitude))
+    np.testing.assert_allclose(back, (latitude, longitude), atol=1e-6)
+
+
 def test_eclipse_entry_and_exit_agree_with_the_jpl_ephemeris_to_5_s(elements):
     package = importlib.util.find_spec("skyfield_data")
     assert package is not None and package.submodule_search_locations
@@ -209,7 +226,8 @@ def test_a_shell_keeps_its_radius_and_its_spacing(planes, per_plane, altitude, i
     np.testing.assert_allclose(np.linalg.norm(positions, axis=-1), radius, rtol=1e-9)
     spacing = np.linalg.norm(positions - np.roll(positions, -1, axis=1), axis=-1)
     np.testing.assert_allclose(spacing, 2 * radius * np.sin(np.pi / per_plane), rtol=1e-9)
-    assert np.abs(latitude_longitude_deg(positions)[0]).max() <= min(inclination, 180 - inclination) + 1e-6
+    highest = np.rad2deg(np.arcsin(np.abs(positions[..., 2]).max() / radius))
+    assert highest <= min(inclination, 180 - inclination) + 1e-6
 
 
 @properties

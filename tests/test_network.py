@@ -8,7 +8,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sat_env import motion
@@ -33,6 +33,7 @@ from sat_env.network.links import (
     nearest_in_reach,
 )
 from sat_env.network.paths import MAX_HOPS
+from sat_env.network.render import COLOURS, describe, draw, great_circle
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.network.topology import build_topology
 from sat_env.scenario import (
@@ -189,7 +190,8 @@ def assert_polar_rule(mover, topology):
     times = np.arange(0, 6100.0, 30.0)
     positions, sun = mover.positions_km(times), motion.sun_direction(mover.start, times)
     held = links_in_sight(positions, sun, topology.link_ends, topology.is_cross, 6000.0, 80.0, 68.0, 0.0)
-    latitude = np.abs(latitude_longitude_deg(positions)[0])[:, topology.link_ends].max(axis=-1)
+    sine = positions[..., 2] / np.linalg.norm(positions, axis=-1)
+    latitude = np.rad2deg(np.arcsin(np.abs(sine)))[:, topology.link_ends].max(axis=-1)
     assert not held[:, topology.is_cross][latitude[:, topology.is_cross] > 68].any()
     assert held[:, topology.is_cross][latitude[:, topology.is_cross] < 60].mean() > 0.98
     assert held[:, ~topology.is_cross][latitude[:, ~topology.is_cross] > 68].all()
@@ -594,3 +596,53 @@ def test_ways_to_the_stations_are_those_of_networkx():
         for n in range(plan.n_nodes):
             assert latency[s, n] == pytest.approx(reached.get(n, np.inf))
             assert (toward[s, n] >= 0) == (n in reached)
+
+
+# Drawing
+
+
+def has_colour(image: np.ndarray, colour: str) -> bool:
+    rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    return bool((image == rgb).all(axis=-1).any())
+
+
+@pytest.mark.parametrize("world", ["polar", "paper", "ships"])
+def test_the_map_shows_chain_stations_and_failures(world):
+    pytest.importorskip("matplotlib")
+    plan = contact_plan(variants()[world])
+    failed = plan.route_links[60, 0, 0, 1, :1].tolist()
+    image = draw(plan, 60, width_px=600, height_px=400)
+    broken = draw(
+        plan, 60, charge=np.linspace(0, 1, plan.n_nodes), failed=failed, width_px=600, height_px=400
+    )
+    assert image.shape == broken.shape == (400, 600, 3)
+    assert image.dtype == np.uint8
+    assert has_colour(image, COLOURS["chain"])
+    assert has_colour(image, COLOURS["station"])
+    assert (image != broken).any()
+    np.testing.assert_array_equal(image, draw(plan, 60, width_px=600, height_px=400))
+
+
+def test_the_text_names_every_slot():
+    plan = contact_plan(variants()["ladder"])
+    lines = describe(plan, 60).splitlines()
+    assert len(lines) == 7
+    for line, node in zip(lines[1:], plan.chain[60], strict=True):
+        assert plan.names[node] in line
+        assert "Mbit/s" in line
+
+
+@properties
+@given(*[st.floats(-85, 85)] * 2, *[st.floats(-179, 179)] * 2)
+def test_great_circles_join_their_ends_and_stop_at_the_edge_of_the_map(lat_a, lat_b, lon_a, lon_b):
+    assume(abs(abs(lon_a - lon_b) - 180) > 1)
+    parts = great_circle(
+        *({"latitude_deg": a, "longitude_deg": b} for a, b in ((lat_a, lon_a), (lat_b, lon_b)))
+    )
+    assert sum(len(part) for part in parts) >= 15  # a lone point beyond the edge is not drawn
+    for part in parts:
+        assert np.abs(np.diff(part[:, 0])).max() <= 180
+    if len(parts) == 1 and len(parts[0]) == 17:
+        np.testing.assert_allclose(parts[0][[0, -1]], [(lon_a, lat_a), (lon_b, lat_b)], atol=1e-9)
+    straight = abs(lon_a - lon_b) < 170
+    assert (len(parts) == 1 and len(parts[0]) == 17) or not straight
