@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sat_env.motion.presets import preset
 from sat_env.network import chain as chains
 from sat_env.network.graph import epoch_graph, latencies_to_stations
 from sat_env.network.ground import (
+    contacts,
     ka_rate_bps,
     rain_at_elevation_db,
     rain_parameters,
@@ -308,9 +310,20 @@ def variants() -> dict[str, Scenario]:
     }
 
 
-@pytest.fixture(scope="module", params=sorted(variants()))
+@functools.cache
+def prepared(world: str) -> ContactPlan:
+    return contact_plan(variants()[world])
+
+
+@pytest.fixture(params=sorted(variants()))
 def plan(request) -> ContactPlan:
-    return contact_plan(variants()[request.param])
+    return prepared(request.param)
+
+
+@pytest.fixture(params=["grid", "ladder", "line", "polar"])
+def plan_with_passes(request) -> ContactPlan:
+    """Return a world whose contacts come and go with the elevation."""
+    return prepared(request.param)
 
 
 def walk(plan: ContactPlan, links: np.ndarray, node: int) -> list[int]:
@@ -401,10 +414,9 @@ def test_routes_are_the_shortest_of_the_graph_and_carry_its_slowest_rate(plan):
                     assert latency - relay_s * (len(edges) - 1) == pytest.approx(best)
 
 
-def test_routes_to_the_ground_leave_above_the_mask(plan):
+def test_routes_to_the_ground_leave_above_the_mask(plan_with_passes):
+    plan = plan_with_passes
     scenario, slots = plan.scenario, plan.chain.shape[1]
-    if isinstance(scenario.motion, Surface) or scenario.ground.contact == "always":
-        pytest.skip("no elevation mask in this world")
     positions = motion.build(scenario.motion).positions_km(plan.time_s)
     seen = 0
     for e, which, i, j, links in each_route(plan):
@@ -434,11 +446,10 @@ def test_the_forecast_is_what_then_happens(plan):
     assert same > 1000
 
 
-def test_a_route_uses_only_links_that_were_acquired(plan):
+def test_a_route_uses_only_links_that_were_acquired(plan_with_passes):
+    plan = plan_with_passes
     scenario = plan.scenario
     mover = motion.build(scenario.motion)
-    if isinstance(scenario.motion, Surface) or scenario.ground.contact == "always":
-        pytest.skip("nothing is acquired in this world")
     topology = plan.topology
     held = links_in_sight(
         mover.positions_km(plan.time_s),
@@ -450,10 +461,14 @@ def test_a_route_uses_only_links_that_were_acquired(plan):
         scenario.links.cross_plane_max_latitude_deg,
         0.0,
     )
+    seen = contacts(scenario, mover.positions_km(plan.time_s)).reshape(200, -1)
     wait = int(np.ceil(scenario.links.acquisition_s / scenario.epoch_s))
+    handover = int(np.ceil(scenario.ground.handover_s / scenario.epoch_s))
     for e, _, _, _, links in each_route(plan, range(200)):
         between = links[(links >= 0) & (links < topology.n_links)]
         assert held[max(0, e - wait) : e + 1, between].all()
+        down = links[links >= topology.n_links] - topology.n_links
+        assert seen[max(0, e - handover) : e + 1, down].all()
 
 
 def test_light_travels_at_the_speed_of_light(plan):
@@ -508,7 +523,7 @@ def test_the_sensing_satellite_is_kept_while_it_sees_the_target():
 
 
 def test_the_ladder_is_the_source_its_neighbours_and_their_partners():
-    plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT))
+    plan = prepared("ladder")
     topology = plan.topology
     for source, front, back, *partners in plan.chain[::10]:
         assert (front, back) == (topology.ahead[source], topology.behind[source])
@@ -548,7 +563,7 @@ def test_a_ka_downlink_between_ships_and_shore_is_refused():
 
 
 def test_the_anomaly_is_its_box():
-    plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT))
+    plan = prepared("ladder")
     latitude, longitude = latitude_longitude_deg(motion.build(plan.scenario.motion).positions_km(plan.time_s))
     inside = (latitude >= -45) & (latitude <= -15) & (longitude >= -90) & (longitude <= 40)
     np.testing.assert_array_equal(plan.anomaly, inside)
@@ -559,7 +574,7 @@ def test_the_anomaly_is_its_box():
 
 
 def test_the_graph_knows_slots_failures_and_its_bounds():
-    plan = contact_plan(variants()["grid"])
+    plan = prepared("grid")
     graph = epoch_graph(plan, 60)
     assert [graph.nodes[int(n)]["slot"] for n in plan.chain[60]] == list(range(6))
     assert graph.number_of_nodes() == plan.n_nodes + len(plan.station_names)
@@ -609,7 +624,7 @@ def has_colour(image: np.ndarray, colour: str) -> bool:
 @pytest.mark.parametrize("world", ["polar", "paper", "ships"])
 def test_the_map_shows_chain_stations_and_failures(world):
     pytest.importorskip("matplotlib")
-    plan = contact_plan(variants()[world])
+    plan = prepared(world)
     failed = plan.route_links[60, 0, 0, 1, :1].tolist()
     image = draw(plan, 60, width_px=600, height_px=400)
     broken = draw(
@@ -624,7 +639,7 @@ def test_the_map_shows_chain_stations_and_failures(world):
 
 
 def test_the_text_names_every_slot():
-    plan = contact_plan(variants()["ladder"])
+    plan = prepared("ladder")
     lines = describe(plan, 60).splitlines()
     assert len(lines) == 7
     for line, node in zip(lines[1:], plan.chain[60], strict=True):
