@@ -73,7 +73,7 @@ def _cut_exponential_rate(low: float, high: float, mean: float) -> float:
     def excess(rate: float) -> float:
         return low + 1 / rate - span / math.expm1(rate * span) - mean
 
-    return float(brentq(excess, 1e-6 / span, 1e3 / span))
+    return float(brentq(excess, 1e-4 / span, 500.0 / span))
 
 
 def _body_survival(ages: Array, low: float, high: float, rate: float) -> tuple[Array, Array]:

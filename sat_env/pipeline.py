@@ -22,6 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.handles import handle_maker
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -70,6 +72,9 @@ class JobRun(NamedTuple):
     calm_until_s: Array  # (S,) no reset or loss of the stage's satellite before this, nor the deadline
     clear_rate_bps: Array  # (S,) what the primary carries ...
     clear_until_s: Array  # (S,) ... until then
+
+
+job_run_handle = handle_maker(JobRun)
 
 
 def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: int) -> JobRun:

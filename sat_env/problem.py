@@ -9,8 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.handles import handle_maker
 from sat_env.planning.costs import Costs, costs_from_arrays
-from sat_env.world import World
+from sat_env.world import World, world_handle
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,6 +48,9 @@ class Problems(NamedTuple):
     previous_cuts: Ints  # (B, K) the plan before, as executed
     previous_levels: Ints  # (B, K)
     epochs_to_change: Ints  # (B,) until the chain changes
+
+
+problems_handle = handle_maker(Problems)
 
 
 def empty_problems(worlds: int, slots: int) -> Problems:
@@ -184,7 +188,7 @@ def tabulate(world: World, problems: Problems) -> Costs:
         token_bytes=np.zeros((worlds, blocks + 1, levels)),
         return_s=np.zeros((worlds, slots + 1)),
     )
-    _fill_costs(world, problems, batch)
+    _fill_costs(world_handle(world), problems_handle(problems), batch)
     return batch
 
 
@@ -206,7 +210,8 @@ def _fill_costs(world, problems, batch):  # type: ignore[no-untyped-def]
         for k in range(slots + 1):
             flops_per_s = problems.flops_per_s[b, k]
             bandwidth = problems.bandwidth_bytes_per_s[b, k]
-            first, last = problems.resident[b, k]
+            first = problems.resident[b, k, 0]
+            last = problems.resident[b, k, 1]
             for block in range(blocks):
                 weights = world.block_bytes[block]
                 batch.compute_s[b, k, block] = block_seconds(

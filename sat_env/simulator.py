@@ -8,19 +8,26 @@ of the episode. Everything is a numba kernel over arrays; B = 1 is the single en
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from sat_env.energy import allowed_mode, battery_step
-from sat_env.pipeline import COMPUTE_END, job_run, run
+from sat_env.handles import handle_maker
+from sat_env.pipeline import COMPUTE_END, job_run, job_run_handle, run
 from sat_env.plan import repair
 from sat_env.planning.predict import serve
-from sat_env.problem import PlanningProblem, block_seconds, empty_problems, planning_problem
-from sat_env.trace import INITIAL_INTERVALS, STREAM_WINDOW, Trace, draw_world, stream_key, uniform
-from sat_env.world import Prepared, World
+from sat_env.problem import (
+    PlanningProblem,
+    block_seconds,
+    empty_problems,
+    planning_problem,
+    problems_handle,
+)
+from sat_env.trace import INITIAL_INTERVALS, STREAM_WINDOW, Trace, draw_world, stream_key, trace_handle, uniform
+from sat_env.world import Prepared, World, world_handle
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,6 +69,12 @@ class Outcome(NamedTuple):
     energy_j: Array  # (B,) drawn by the job
     reload_bytes: Array  # (B,)
     hop_bits: Array  # (B, K) put on the hop that leaves each slot
+
+
+outcome_handle = handle_maker(Outcome)
+
+
+state_handle = handle_maker(State)
 
 
 def empty_state(world: World, worlds: int) -> State:
@@ -676,6 +689,12 @@ def begin_worlds(  # type: ignore[no-untyped-def]
     return outages, resets
 
 
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
+    """Return which of the split's windows an episode plays."""
+    return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
+
+
 def split_windows(windows: int, split: Split) -> range:
     """Return the windows of a split: the first 60 % train, then 20 % dev, then 20 % test."""
     edges = {"train": (0.0, 0.6), "dev": (0.6, 0.8), "test": (0.8, 1.0)}
@@ -683,6 +702,17 @@ def split_windows(windows: int, split: Split) -> range:
         raise ValueError(f"split = {split!r}: must be one of {', '.join(map(repr, edges))}")
     low, high = (round(windows * share) for share in edges[split])
     return range(low, high)
+
+
+class Handles(NamedTuple):
+    """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
+
+    world: Any
+    trace: Any
+    state: Any
+    problems: Any
+    outcome: Any
+    job: Any
 
 
 class Simulator:
@@ -721,6 +751,18 @@ class Simulator:
         self.trace = self._empty_trace(INITIAL_INTERVALS, 1)
         self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], 1)
         self.scratch = np.zeros((2, slots + 1), np.int64)
+        self._point()
+
+    def _point(self) -> None:
+        """Make the handles the kernels take; again whenever an array is replaced."""
+        self.handles = Handles(
+            world=world_handle(self.world),
+            trace=trace_handle(self.trace),
+            state=state_handle(self.state),
+            problems=problems_handle(self.problems),
+            outcome=outcome_handle(self.outcome),
+            job=job_run_handle(self.job),
+        )
 
     def _empty_trace(self, outages: int, resets: int) -> Trace:
         world, worlds = self.world, self.worlds
@@ -753,6 +795,7 @@ class Simulator:
         self.job = job_run(
             self.slots + 1, self.world.micro_batches, span, self.world.route_links.shape[4], resets
         )
+        self._point()
 
     def begin(
         self,
@@ -778,8 +821,8 @@ class Simulator:
         chosen = np.array(self.trace.window)
         if windows is None:
             for b in which:
-                key = stream_key(self.seeds[b], self.episodes[b], STREAM_WINDOW)
-                chosen[b] = self.windows[int(uniform(key, 0, 0) * len(self.windows))]
+                drawn = draw_window(self.seeds[b], self.episodes[b], len(self.windows))
+                chosen[b] = self.windows[drawn]
         else:
             for window in np.atleast_1d(windows):
                 if window not in self.windows:
@@ -791,10 +834,10 @@ class Simulator:
         while True:
             contacts = self.prepared.contacts
             outages, resets = begin_worlds(
-                self.world,
-                self.trace,
-                self.state,
-                self.problems,
+                self.handles.world,
+                self.handles.trace,
+                self.handles.state,
+                self.handles.problems,
                 which,
                 self.seeds,
                 self.episodes,
@@ -821,12 +864,12 @@ class Simulator:
         self.cuts[...] = cuts
         self.plan_levels[...] = levels
         step_worlds(
-            self.world,
-            self.trace,
-            self.state,
-            self.problems,
-            self.outcome,
-            self.job,
+            self.handles.world,
+            self.handles.trace,
+            self.handles.state,
+            self.handles.problems,
+            self.handles.outcome,
+            self.handles.job,
             self.scratch,
             self.cuts,
             self.plan_levels,

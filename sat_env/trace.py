@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.handles import handle_maker
+
 Array = NDArray[np.float64]
 
 (
@@ -44,6 +46,9 @@ class Trace(NamedTuple):
     content: Array  # (B, T) content complexity of each job, mean 1
     downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate each station's slice gives
     charge: Array  # (B, V) state of charge at the start, 0..1
+
+
+trace_handle = handle_maker(Trace)
 
 
 class TraceLaw(NamedTuple):

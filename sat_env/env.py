@@ -1,0 +1,324 @@
+"""The environment: one world behind Gymnasium's `Env`, n worlds behind its `VectorEnv`, one engine."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from sat_env import encodings, observation
+from sat_env.pipeline import COMPUTE_END, COMPUTE_START, SEND_END, SEND_START
+from sat_env.plan import Plan
+from sat_env.problem import PlanningProblem
+from sat_env.render import describe
+from sat_env.reward import TERMS, rewards
+from sat_env.scenario import Scenario, load_scenario, scenario_from_dict
+from sat_env.simulator import Simulator, Split
+from sat_env.world import Prepared, prepare
+
+INFO_FIELDS = ("latency_s", "failed", "repaired", "accuracy_drop", "bytes", "energy_j", "reload_bytes")
+
+ScenarioLike = str | dict[str, Any] | Scenario
+Flat = NDArray[np.float32]
+
+
+def resolve_scenario(scenario: ScenarioLike) -> Scenario:
+    """Return a scenario given by name, TOML path, plain data or as itself."""
+    if isinstance(scenario, Scenario):
+        return scenario
+    return scenario_from_dict(scenario) if isinstance(scenario, dict) else load_scenario(scenario)
+
+
+class Worlds:
+    """n worlds with encoded actions, flat observations and rewards: the engine behind every face.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    worlds : int
+    action : {"plan", "fractions", "delta"}
+    split : {"train", "dev", "test"}
+    """
+
+    def __init__(self, prepared: Prepared, worlds: int, action: encodings.Encoding, split: Split) -> None:
+        self.simulator = Simulator(prepared, worlds, split)
+        self.action: encodings.Encoding = action
+        self.action_space = encodings.action_space(prepared.world, action)
+        self.observation_space = observation.observation_space(self.simulator.slots)
+        self.forecast_epochs = prepared.scenario.forecast_epochs
+        self._cuts = np.zeros_like(self.simulator.cuts)
+        self._levels = np.zeros_like(self.simulator.cuts)
+        self._rewards = np.zeros((worlds, len(TERMS) + 1))
+
+    def observe(self) -> Flat:
+        """Return fresh flat observations (n, D)."""
+        simulator = self.simulator
+        flat = np.empty((simulator.worlds, observation.vector_size(simulator.slots)), np.float32)
+        observation.encode_into(simulator.handles.world, simulator.handles.problems, self.forecast_epochs, flat)
+        return flat
+
+    def step(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Decode and take one action a world; return the reward terms and their sum (n, 5)."""
+        simulator = self.simulator
+        encodings.decode(
+            simulator.world, self.action, actions, simulator.problems.previous_cuts, self._cuts, self._levels
+        )
+        simulator.step(self._cuts, self._levels)
+        rewards(simulator.handles.world, simulator.handles.outcome, self._rewards)
+        return self._rewards
+
+
+class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
+    """Split a large model over satellites, one job at a time.
+
+    ## Description
+
+    A chain of satellites and a ground station run a model too large for one of them. Every epoch releases a
+    job (a batch of images, or LLM requests). The action is its plan: where to cut the model, and how hard to
+    compress the activation at each cut. The job is executed as a pipeline of micro-batches on the true
+    network: satellites move, links break and are acquired again, computers reset, batteries drain in eclipse.
+    Stages and links that are still busy make later jobs wait, blocks that move must be loaded.
+
+    ## Action Space
+
+    With ``action="plan"``: ``MultiDiscrete([L + 1] * K + [R] * K)``: K cuts (sorted on entry), then K levels.
+    ``"fractions"`` and ``"delta"``: see `sat_env.encodings.action_space`. Every action is legal. A plan that
+    does not fit the memories is repaired and reported in ``info["repaired"]``.
+
+    ## Observation Space
+
+    A flat ``Dict`` of 1-D float32 Boxes within [0, 1]; K slots, P = K (K + 1) / 2 hops.
+
+    | entry | size | meaning |
+    |---|---|---|
+    | slot_speed, slot_busy | K + 1 | speed; expected time until free, relative to the deadline |
+    | slot_reboot, slot_charge, slot_light, slot_light_ahead | K | reboot left, battery, sun now and ahead |
+    | slot_resident_from, slot_resident_to | K | blocks in memory |
+    | hop_rate, hop_latency, hop_wait | P | the route a transfer would take now |
+    | hop_down, hop_age, hop_backup | P | state of the primary route, time in it, rate of the backup |
+    | job, recent_jobs | 2, 3 | size and content complexity of this job; sizes of the jobs before |
+    | previous_cuts, previous_levels | K | the plan before |
+    | chain_change | 1 | epochs until the chain changes |
+
+    ## Rewards
+
+    The sum of named terms (`sat_env.reward`), weighted by the scenario: ``-log(latency / reference
+    latency)``, and -1 for a job that fails (dropped at its deadline, infeasible, or above the accuracy
+    limit), which also counts as the deadline.
+
+    ## Starting State
+
+    A window of epochs out of `split` and a trace of faults, weather and arrivals, both drawn from the seed.
+    Batteries are charged as the scenario says, nothing is loaded. ``options={"window": w}`` picks the window.
+
+    ## Episode End
+
+    Truncated when the window is used up; never terminated.
+
+    ## Arguments
+
+    ``scenario``: a name, a TOML path, or plain data. ``action``: the encoding. ``split``: ``"train"``,
+    ``"dev"`` or ``"test"`` windows. ``render_mode``: ``"ansi"`` or ``"rgb_array"``.
+
+    ## Vectorized environment
+
+    ``gymnasium.make_vec(id, num_envs=n, vectorization_mode="vector_entry_point")`` steps n worlds in one
+    kernel (`SatVectorEnv`); world i with seed s + i equals the single environment with that seed, to the bit.
+
+    ## Version History
+
+    * v0: initial version
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 4}
+
+    def __init__(
+        self,
+        scenario: ScenarioLike = "WalkerOutage",
+        action: encodings.Encoding = "plan",
+        split: Split = "train",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode = {render_mode!r}: must be one of {self.metadata['render_modes']}")
+        self.scenario = resolve_scenario(scenario)
+        self.prepared = prepare(self.scenario)
+        self.worlds = Worlds(self.prepared, 1, action, split)
+        self.action_space = self.worlds.action_space
+        self.observation_space = self.worlds.observation_space
+        self.render_mode = render_mode
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Flat], dict[str, Any]]:
+        """Start an episode; without a seed, the next episode of the last one."""
+        super().reset(seed=seed)
+        simulator = self.worlds.simulator
+        seeds = None
+        if seed is not None:
+            seeds = np.array([seed], np.uint64)
+        elif not self._seeded:
+            seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
+        self._seeded = True
+        window = None if options is None or "window" not in options else np.array([options["window"]])
+        simulator.begin(seeds=seeds, windows=window)
+        return self._observation(), {}
+
+    def step(
+        self, action: NDArray[Any]
+    ) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
+        """Run one job under the plan `action` encodes."""
+        simulator = self.worlds.simulator
+        if simulator.over[0]:
+            raise RuntimeError("step: the episode is over; call reset first")
+        terms = self.worlds.step(np.asarray(action)[None])
+        outcome = simulator.outcome
+        info = {name: float(getattr(outcome, name)[0]) for name in INFO_FIELDS}
+        return self._observation(), float(terms[0, -1]), False, bool(simulator.over[0]), info
+
+    def _observation(self) -> dict[str, Flat]:
+        return observation.split(self.worlds.observe()[0], self.worlds.simulator.slots)
+
+    def problem(self) -> PlanningProblem:
+        """Return what is knowable at the current decision: the input of planners and policies."""
+        return self.worlds.simulator.problem()
+
+    def encode(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the ``"plan"`` action that stands for `plan`."""
+        if self.worlds.action != "plan":
+            raise ValueError(f"action = {self.worlds.action!r}: plans are encoded with action='plan' only")
+        simulator = self.worlds.simulator
+        plan.check(simulator.slots, simulator.blocks, simulator.levels)
+        return np.array([*plan.cuts, *plan.levels], np.int64)
+
+    def timeline(self) -> dict[str, NDArray[np.float64]]:
+        """Return when each stage of the last job computed and sent each micro-batch, in seconds of the episode.
+
+        Arrays (K + 1, M), by stage in use: the sensing slot, the slots with blocks, the ground.
+        """
+        times = self.worlds.simulator.job.times_s
+        return {
+            "compute_start_s": times[:, :, COMPUTE_START].copy(),
+            "compute_end_s": times[:, :, COMPUTE_END].copy(),
+            "send_start_s": times[:, :, SEND_START].copy(),
+            "send_end_s": times[:, :, SEND_END].copy(),
+        }
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """Return the current decision as text (``render_mode="ansi"``)."""
+        return describe(self.problem(), self.prepared) if self.render_mode == "ansi" else None
+
+    def reward_terms(self) -> dict[str, float]:
+        """Return the named terms of the last reward."""
+        return {name: float(value) for name, value in zip(TERMS, self.worlds._rewards[0], strict=False)}
+
+
+class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDArray[Any]]):
+    """n worlds of one scenario, stepped by one kernel; see `SatEnv` for spaces, rewards and arguments.
+
+    Parameters
+    ----------
+    num_envs : int
+    autoreset_mode : AutoresetMode or str
+        NEXT_STEP (default): the step after an episode's end starts the next one and returns its first
+        observation. SAME_STEP: the last step does, with ``final_obs`` and ``final_info`` in the infos.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": [],
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: ScenarioLike = "WalkerOutage",
+        action: encodings.Encoding = "plan",
+        split: Split = "train",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            raise ValueError("autoreset_mode = DISABLED: must be NEXT_STEP or SAME_STEP")
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.scenario = resolve_scenario(scenario)
+        self.prepared = prepare(self.scenario)
+        self.worlds = Worlds(self.prepared, num_envs, action, split)
+        self.single_action_space = self.worlds.action_space
+        self.single_observation_space = self.worlds.observation_space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._seeded = False
+        self._never = np.zeros(num_envs, np.bool_)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Flat], dict[str, Any]]:
+        """Start an episode in every world; world i takes seed + i, or its own of a list."""
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        seeds = None
+        if isinstance(seed, int):
+            seeds = np.arange(seed, seed + self.num_envs, dtype=np.uint64)
+        elif seed is not None:
+            drawn = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
+            seeds = np.array([d if s is None else s for s, d in zip(seed, drawn, strict=True)], np.uint64)
+        elif not self._seeded:
+            seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
+        self._seeded = True
+        window = None
+        if options is not None and "window" in options:
+            window = np.broadcast_to(options["window"], (self.num_envs,))
+        self.worlds.simulator.begin(seeds=seeds, windows=window)
+        return self._observations(self.worlds.observe()), {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[dict[str, Flat], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Run one job in every world."""
+        simulator = self.worlds.simulator
+        resting = simulator.over.copy()
+        reward = self.worlds.step(np.asarray(actions))[:, -1].copy()
+        infos: dict[str, Any] = {}
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            truncated = simulator.over & ~resting
+            reward[resting] = 0.0
+            self._add_step_info(infos, ~resting)
+            if resting.any():
+                simulator.begin(np.flatnonzero(resting))
+            return self._observations(self.worlds.observe()), reward, self._never.copy(), truncated, infos
+        truncated = simulator.over.copy()
+        self._add_step_info(infos, ~truncated)
+        if truncated.any():
+            ended = np.flatnonzero(truncated)
+            final = self.worlds.observe()
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            for i in ended:
+                final_obs[i] = observation.split(final[i], simulator.slots)
+            infos["final_obs"], infos["_final_obs"] = final_obs, truncated.copy()
+            final_info: dict[str, Any] = {}
+            self._add_step_info(final_info, truncated)
+            infos["final_info"], infos["_final_info"] = final_info, truncated.copy()
+            simulator.begin(ended)
+        return self._observations(self.worlds.observe()), reward, self._never.copy(), truncated, infos
+
+    def _add_step_info(self, infos: dict[str, Any], mask: NDArray[np.bool_]) -> None:
+        if mask.any():
+            for name in INFO_FIELDS:
+                infos[name] = np.where(mask, getattr(self.worlds.simulator.outcome, name), 0.0)
+                infos[f"_{name}"] = mask.copy()
+
+    def _observations(self, flat: Flat) -> dict[str, Flat]:
+        return observation.split(flat, self.worlds.simulator.slots)
+
+    def problem(self, index: int = 0) -> PlanningProblem:
+        """Return what is knowable at the current decision of one world."""
+        return self.worlds.simulator.problem(index)

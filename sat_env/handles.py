@@ -1,0 +1,45 @@
+"""Hand a NamedTuple of arrays to kernels as one pointer.
+
+Numba passes a NamedTuple by flattening it: every array of every field, at every call. With some sixty
+arrays that costs more than the work. A handle is a numba `structref` with the same fields over the same
+memory: a kernel reads ``handle.field`` as it would read the tuple, and arrays changed by a kernel are
+changed in the tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numba import njit, types
+from numba.experimental import structref
+
+
+def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
+    """Return a function that turns an instance of the NamedTuple class `kind` into a handle.
+
+    Call it once, at module level. Compiled code that takes a handle is cached on disk, so the types made
+    here are given importable names.
+    """
+    struct_type = structref.register(
+        type(
+            f"{kind.__name__}Type",
+            (types.StructRef,),
+            {
+                "__module__": __name__,
+                "preprocess_fields": lambda self, fields: tuple((n, types.unliteral(t)) for n, t in fields),
+            },
+        )
+    )
+    proxy = type(f"{kind.__name__}Handle", (structref.StructRefProxy,), {"__module__": __name__})
+    globals()[struct_type.__name__] = struct_type
+    globals()[proxy.__name__] = proxy
+    structref.define_boxing(struct_type, proxy)
+    structref.define_constructor(proxy, struct_type, list(kind._fields))
+    structref.define_attributes(struct_type)
+
+    @njit(cache=True)  # type: ignore[untyped-decorator]
+    def make(fields):  # type: ignore[no-untyped-def]
+        return proxy(*fields)
+
+    return make  # type: ignore[no-any-return]

@@ -1,0 +1,121 @@
+"""Bridge to stable-baselines3: its `VecEnv` over the same engine, without a Python loop over worlds.
+
+stable-baselines3 takes no Gymnasium `VectorEnv`; its own wrappers step one environment at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
+
+from sat_env import encodings, observation
+from sat_env.env import INFO_FIELDS, ScenarioLike, Worlds, resolve_scenario
+from sat_env.simulator import Split
+from sat_env.world import prepare
+
+
+class SatVecEnv(VecEnv):
+    """n worlds as a stable-baselines3 `VecEnv`: SAME_STEP autoreset, episode statistics as `Monitor` gives.
+
+    Parameters
+    ----------
+    num_envs : int
+    scenario, action, split
+        As in `sat_env.env.SatEnv`.
+    seed : int
+        World i takes seed + i.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        scenario: ScenarioLike = "WalkerOutage",
+        action: encodings.Encoding = "fractions",
+        split: Split = "train",
+        seed: int = 0,
+    ) -> None:
+        self.scenario = resolve_scenario(scenario)
+        self.worlds = Worlds(prepare(self.scenario), num_envs, action, split)
+        self.render_mode = None
+        super().__init__(num_envs, self.worlds.observation_space, self.worlds.action_space)
+        self._start_seed = seed
+        self._new_seeds: NDArray[np.uint64] | None = np.arange(seed, seed + num_envs, dtype=np.uint64)
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._started_s = time.monotonic()
+        self._actions: NDArray[Any] = np.zeros(0)
+
+    def reset(self) -> dict[str, NDArray[np.float32]]:
+        """Start an episode in every world."""
+        self.worlds.simulator.begin(seeds=self._new_seeds)
+        self._new_seeds = None
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        return observation.split(self.worlds.observe(), self.worlds.simulator.slots)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Take note of the actions; `step_wait` runs them."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Run one job in every world."""
+        simulator = self.worlds.simulator
+        rewards = self.worlds.step(self._actions)[:, -1].astype(np.float32)
+        self._returns += rewards
+        self._lengths += 1
+        dones = simulator.over.copy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            final = self.worlds.observe()
+            elapsed_s = time.monotonic() - self._started_s
+            for i in np.flatnonzero(dones):
+                infos[i] = {
+                    "terminal_observation": observation.split(final[i], simulator.slots),
+                    "TimeLimit.truncated": True,
+                    "episode": {
+                        "r": float(self._returns[i]),
+                        "l": int(self._lengths[i]),
+                        "t": round(elapsed_s, 6),
+                    },
+                    **{name: float(getattr(simulator.outcome, name)[i]) for name in INFO_FIELDS},
+                }
+            self._returns[dones] = 0.0
+            self._lengths[dones] = 0
+            simulator.begin(np.flatnonzero(dones))
+        return observation.split(self.worlds.observe(), simulator.slots), rewards, dones, infos
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Give world i the seed `seed` + i, from the next reset on."""
+        if seed is None:
+            return [None] * self.num_envs
+        self._new_seeds = np.arange(seed, seed + self.num_envs, dtype=np.uint64)
+        return [seed + i for i in range(self.num_envs)]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute of the bridge, once for each world asked for."""
+        return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the bridge: the worlds share it."""
+        setattr(self, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the bridge, once for each world asked for, with its index as `index`."""
+        method = getattr(self, method_name)
+        return [method(*method_args, index=i, **method_kwargs) for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
+        """Say whether the worlds carry a wrapper: only `Monitor`'s statistics are built in."""
+        from stable_baselines3.common.monitor import Monitor
+
+        return [issubclass(Monitor, wrapper_class)] * len(list(self._get_indices(indices)))
