@@ -6,11 +6,24 @@ Stage s computes micro-batch m, encodes it, and hop s carries it to stage s + 1,
     start of send(s, m)    = max(hop free, encoded(s, m), slot at the receiver free + credit)
     arrival(s + 1, m)      = decoded(end of send(s, m) + latency of the route)
 
-Encoder and decoder are servers of their own (the CPU beside the accelerator). On the true trace a rate is
-piecewise constant; a route goes down in mid-transfer, and the transfer waits or, `detect_s` after the
-break, moves to the backup; what was sent within the last round trip was not acknowledged and is sent
-again. A reset loses the micro-batch in flight; the stage takes it again after reboot and reload.
+Encoder and decoder are servers of their own (the CPU beside the accelerator). A slot at the sender is taken
+from the start of compute to the end of the send, one at the receiver from the start of the send to the end of
+compute there.
+
+On the true trace a rate is piecewise constant. A route is down while one of its links is, and while its rate
+is 0: a gap of its contact. What overlaps or touches is one outage. The sender notices it `detect_s` after it
+starts, but a gap, which the contact plan foretells, as it starts. A transfer takes its hop and starts on the
+primary, up or not. It changes route when the outage of the one it is on has been noticed and the other is up
+sooner; it does not return because the primary recovers, but the next micro-batch starts on the primary again.
+When an outage of a link breaks a transfer, what was sent within the last round trip was not acknowledged and
+is sent again; the end of a contact loses nothing.
+
+A reset makes its stage unavailable until the reboot and the reload of its blocks are over. It loses the
+micro-batch that is being computed, which starts again from its beginning; those that have arrived, or wait to
+be sent, are in storage and kept. A lost satellite never completes.
+
 The last stage is the ground; with no blocks there it computes for 0 s and receives the result.
+`tests/oracles/pipeline_events.py` says the same as a discrete-event simulation.
 """
 
 from __future__ import annotations
@@ -321,6 +334,13 @@ def compute(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
+def calm_until(reset_s, met, lost_s, deadline_s):  # type: ignore[no-untyped-def]
+    """Return until when a stage computes undisturbed: to its next reset, loss or the deadline."""
+    calm_s = min(deadline_s, lost_s)
+    return min(calm_s, reset_s[met]) if met < reset_s.shape[0] else calm_s
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
     """Execute one job on the true trace.
 
@@ -356,9 +376,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
         while met < job.reset_s.shape[1] and job.reset_s[s, met] <= job.reset_from_s[s]:
             met += 1
         job.resets_met[s] = met
-        job.calm_until_s[s] = min(deadline_s, job.lost_s[s])
-        if met < job.reset_s.shape[1]:
-            job.calm_until_s[s] = min(job.calm_until_s[s], job.reset_s[s, met])
+        job.calm_until_s[s] = calm_until(job.reset_s[s], met, job.lost_s[s], deadline_s)
     for m in range(micro_batches):
         scale = job.scale[m]
         arrival = release_s
@@ -388,9 +406,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
                     epoch_s,
                 )
                 job.resets_met[s] = met
-                job.calm_until_s[s] = min(deadline_s, job.lost_s[s])
-                if met < job.reset_s.shape[1]:
-                    job.calm_until_s[s] = min(job.calm_until_s[s], job.reset_s[s, met])
+                job.calm_until_s[s] = calm_until(job.reset_s[s], met, job.lost_s[s], deadline_s)
             times_s[s, m, COMPUTE_START] = start
             times_s[s, m, COMPUTE_END] = end
             if s == stages - 1:
