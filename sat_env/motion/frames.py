@@ -99,9 +99,17 @@ def up_vector(latitude_deg: npt.ArrayLike, longitude_deg: npt.ArrayLike) -> Floa
 
 
 def latitude_longitude_deg(positions_km: Floats) -> tuple[Floats, Floats]:
-    """Return the geocentric sub-points of Earth-fixed positions (..., 3): latitudes and longitudes."""
+    """Return the geodetic sub-points (WGS 84) of Earth-fixed positions (..., 3): latitudes and longitudes.
+
+    Bowring's formula, Survey Review 23 (1976) 323: below a microdegree in LEO.
+    """
     x, y, z = positions_km[..., 0], positions_km[..., 1], positions_km[..., 2]
-    return np.rad2deg(np.arctan2(z, np.hypot(x, y))), np.rad2deg(np.arctan2(y, x))
+    across, polar_km = np.hypot(x, y), EARTH_RADIUS_KM * (1 - EARTH_FLATTENING)
+    squared = EARTH_FLATTENING * (2 - EARTH_FLATTENING)  # of the first eccentricity
+    reduced = np.arctan2(z * EARTH_RADIUS_KM, across * polar_km)
+    rise = z + squared / (1 - squared) * polar_km * np.sin(reduced) ** 3
+    run = across - squared * EARTH_RADIUS_KM * np.cos(reduced) ** 3
+    return np.rad2deg(np.arctan2(rise, run)), np.rad2deg(np.arctan2(y, x))
 
 
 def elevation_deg(

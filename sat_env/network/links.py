@@ -78,7 +78,8 @@ def links_in_sight(
     is_cross
         Whether the link joins two planes (L,).
     max_range_km, grazing_height_km, cross_max_latitude_deg, sun_exclusion_deg
-        As in `sat_env.scenario.Links`. A terminal that looks within the exclusion of a visible sun is blind.
+        As in `sat_env.scenario.Links`; the latitude is geocentric. A terminal that looks within the exclusion
+        of a visible sun is blind.
 
     Returns
     -------

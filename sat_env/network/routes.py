@@ -112,11 +112,11 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
         scenario.chain.slots,
         f"at most the {mover.n_nodes} nodes",
     )
-    topology = build_topology(mover, scenario.links.terminals)
+    topology = build_topology(mover, scenario.links)
     epochs, horizon = scenario.total_epochs, int(np.ceil(scenario.jobs.deadline_s / scenario.epoch_s)) + 1
     time_s = scenario.epoch_s * np.arange(epochs + horizon - 1, dtype=np.float64)
     sky = look_at_sky(scenario, mover, topology, time_s)
-    downlinks = _downlinks(scenario, sky.positions_km)
+    downlinks = downlinks_of(scenario, sky.positions_km[0])
     chain = _chains(scenario, topology, sky, downlinks, epochs)
     rate, latency, links, station, elevation, slant = _all_routes(
         chain, topology.neighbours, topology.neighbour_links, sky, downlinks, horizon, scenario.links.relay_s,
@@ -201,7 +201,8 @@ def look_at_sky(scenario: Scenario, mover: motion.Mover, topology: Topology, tim
     return Sky(positions, rate, in_contact)
 
 
-def _downlinks(scenario: Scenario, positions_km: Floats) -> Downlinks:
+def downlinks_of(scenario: Scenario, positions_km: Floats) -> Downlinks:
+    """Put the ground segment in numbers; positions (N, 3) give the height of an ideal overhead pass."""
     ground, slots = scenario.ground, scenario.chain.slots
     always = ground.contact == "always"
     places, zeniths = (
@@ -213,7 +214,7 @@ def _downlinks(scenario: Scenario, positions_km: Floats) -> Downlinks:
         ground.rate_bps * ground.share if ground.downlink == "fixed" else 0.0,
         ground.share,
         (scenario.chain.exit_slot or slots) - 1 if always else -1,
-        float(np.linalg.norm(positions_km[0], axis=-1).mean()) - EARTH_RADIUS_KM,
+        float(np.linalg.norm(positions_km, axis=-1).mean()) - EARTH_RADIUS_KM,
     )
 
 
@@ -269,7 +270,8 @@ def _best_elevations(positions_km: Floats, in_contact: Bools, places: Floats, ze
 
 
 @njit(cache=True)
-def _downlink_rate(downlinks: Downlinks, elevation_deg: float, range_km: float) -> float:
+def downlink_rate(downlinks: Downlinks, elevation_deg: float, range_km: float) -> float:
+    """Return the clear-sky rate of a contact (bit/s)."""
     if downlinks.fixed_bps > 0:
         return downlinks.fixed_bps
     return downlinks.share * ka_rate_bps(elevation_deg, range_km, 0.0)
@@ -416,10 +418,10 @@ def _route_rate(links: Ints, sky: Sky, t: int, downlinks: Downlinks) -> float:
             continue
         n, s = (link - n_links) // stations, (link - n_links) % stations
         if downlinks.ideal_slot >= 0:
-            slowest = min(slowest, _downlink_rate(downlinks, 90.0, downlinks.ideal_range_km))
+            slowest = min(slowest, downlink_rate(downlinks, 90.0, downlinks.ideal_range_km))
         elif not sky.in_contact[t, n, s]:
             return 0.0
         else:
             angle, length = look_angles(sky.positions_km[t, n], downlinks.places_km[s], downlinks.zeniths[s])
-            slowest = min(slowest, _downlink_rate(downlinks, angle, length))
+            slowest = min(slowest, downlink_rate(downlinks, angle, length))
     return slowest

@@ -9,7 +9,8 @@ satellites in neighbouring planes fly closest on average. Planes that meet head-
 * ``terminals = 2``: fore and aft.
 * ``terminals = 3``: fore, aft and one plane across: plane 0 with 1, 2 with 3, ...: satellites of even planes
   link to the next plane, those of odd planes to the previous one.
-* ``terminals = 4``: fore, aft and both neighbouring planes (+Grid).
+* ``terminals = 4``: fore, aft and both neighbouring planes (+Grid). Real planes are not equally full: a
+  terminal left over looks for another left over, within reach, in a plane further on.
 
 Movers near the surface have no planes: every pair is a candidate, and at each epoch the nearest pairs
 hold a link.
@@ -24,7 +25,9 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from sat_env.motion import Mover
+from sat_env.motion.frames import EARTH_RADIUS_KM
 from sat_env.motion.mover import Floats, Orbits
+from sat_env.scenario import Links
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
@@ -48,7 +51,7 @@ class Topology:
         return len(self.link_ends)
 
 
-def build_topology(mover: Mover, terminals: int) -> Topology:
+def build_topology(mover: Mover, links: Links) -> Topology:
     """Find the candidate links of a mover's nodes."""
     if mover.orbits is None:
         pairs = np.stack(np.triu_indices(mover.n_nodes, 1), axis=1).astype(np.int32)
@@ -59,12 +62,19 @@ def build_topology(mover: Mover, terminals: int) -> Topology:
     ahead, behind = _along_planes(mover)
     n = np.arange(mover.n_nodes, dtype=np.int32)
     in_plane = np.stack([n, ahead], axis=1)[(ahead >= 0) & ((n < ahead) | (behind != ahead))]
-    east, west = _across_planes(mover, terminals)
+    east, west = _across_planes(mover, links.terminals, _reach_rad(mover, links))
     cross = np.stack([n, east], axis=1)[east >= 0]
     ends = np.concatenate([in_plane, cross]).astype(np.int32)
     is_cross = np.arange(len(ends)) >= len(in_plane)
     across = np.where(east >= 0, east, west)
     return Topology(ends, is_cross, *_adjacency(mover.n_nodes, ends), ahead, behind, across)
+
+
+def _reach_rad(mover: Mover, links: Links) -> float:
+    """Return the angle at the Earth's centre between two nodes at the end of their reach."""
+    radius = float(np.linalg.norm(mover.positions_km(np.zeros(1))[0], axis=1).mean())
+    sight = np.arccos(min((EARTH_RADIUS_KM + links.grazing_height_km) / radius, 1.0))
+    return 2 * float(min(sight, np.arcsin(min(links.max_range_km / (2 * radius), 1.0))))
 
 
 def _along_planes(mover: Mover) -> tuple[Ints, Ints]:
@@ -77,21 +87,37 @@ def _along_planes(mover: Mover) -> tuple[Ints, Ints]:
     return ahead, behind
 
 
-def _across_planes(mover: Mover, terminals: int) -> tuple[Ints, Ints]:
-    """Return the partner of each node in the next plane eastward and in the previous one."""
+def _across_planes(mover: Mover, terminals: int, reach_rad: float) -> tuple[Ints, Ints]:
+    """Return the partner of each node eastward and westward, -1 where there is none."""
     east, west = np.full(mover.n_nodes, -1, np.int32), np.full(mover.n_nodes, -1, np.int32)
-    orbits, planes = mover.orbits, int(mover.plane.max()) + 1
-    assert orbits is not None
-    last = {2: 0, 3: planes - 1, 4: planes if planes > 2 else planes - 1}[terminals]
-    for plane in range(0, last, 2 if terminals == 3 else 1):
-        here = np.flatnonzero(mover.plane == plane)
-        there = np.flatnonzero(mover.plane == (plane + 1) % planes)
-        if _head_on(orbits, here, there):
-            continue
-        offset = _offsets(orbits, here, there)
-        rows, columns = linear_sum_assignment(offset**2)
-        east[here[rows]], west[there[columns]] = there[columns], here[rows]
+    planes = int(mover.plane.max()) + 1
+    if terminals == 2 or planes == 1:
+        return east, west
+    if terminals == 3 or planes == 2:
+        for plane in range(0, planes - 1, 2):
+            _pair_off(mover, plane, plane + 1, np.inf, east, west)
+        return east, west
+    for apart in range(1, (planes - 1) // 2 + 1):
+        for plane in range(planes):
+            _pair_off(mover, plane, (plane + apart) % planes, reach_rad, east, west)
+    for plane in range(planes):  # what is never in reach for a whole orbit may be so for a part
+        _pair_off(mover, plane, (plane + 1) % planes, np.inf, east, west)
     return east, west
+
+
+def _pair_off(mover: Mover, plane: int, next_plane: int, reach_rad: float, east: Ints, west: Ints) -> None:
+    """Join the free terminals eastward of a plane with the free ones westward of another, in place."""
+    here = np.flatnonzero((mover.plane == plane) & (east < 0))
+    there = np.flatnonzero((mover.plane == next_plane) & (west < 0))
+    assert mover.orbits is not None
+    if len(here) == 0 or len(there) == 0 or _head_on(mover.orbits, here, there):
+        return
+    nodes, offsets = _offsets(mover.orbits, here, there)
+    widest = np.hypot(offsets, nodes * np.sin(mover.orbits.inclination_rad[here])[:, None])  # at the equator
+    cost = np.where(widest <= reach_rad, offsets**2, 1e6)
+    for a, b in zip(*linear_sum_assignment(cost), strict=True):
+        if widest[a, b] <= reach_rad:
+            east[here[a]], west[there[b]] = there[b], here[a]
 
 
 def _head_on(orbits: Orbits, here: npt.NDArray[np.intp], there: npt.NDArray[np.intp]) -> bool:
@@ -101,14 +127,19 @@ def _head_on(orbits: Orbits, here: npt.NDArray[np.intp], there: npt.NDArray[np.i
     return bool(normals[here].mean(axis=0) @ normals[there].mean(axis=0) < 0)
 
 
-def _offsets(orbits: Orbits, here: npt.NDArray[np.intp], there: npt.NDArray[np.intp]) -> Floats:
-    """Return by how much each node of a plane trails each of the next, (A, B) radians in [-pi, pi)."""
-    nodes = orbits.node_rad[there][None, :] - orbits.node_rad[here][:, None]
-    nodes = (nodes + np.pi) % (2 * np.pi) - np.pi
+def _offsets(
+    orbits: Orbits, here: npt.NDArray[np.intp], there: npt.NDArray[np.intp]
+) -> tuple[Floats, Floats]:
+    """Return how far each node of a plane lies from each of the next, in node and in offset: (A, B) rad."""
+    nodes = _wrapped(orbits.node_rad[there][None, :] - orbits.node_rad[here][:, None])
     phases = orbits.phase_rad[there][None, :] - orbits.phase_rad[here][:, None]
-    offsets = phases + nodes * np.cos(orbits.inclination_rad[here])[:, None]
     # A hair to one side: two offsets of exactly half a spacing must not be told apart by rounding.
-    return np.asarray((offsets + 1e-6 + np.pi) % (2 * np.pi) - np.pi, np.float64)
+    return nodes, _wrapped(phases + nodes * np.cos(orbits.inclination_rad[here])[:, None] + 1e-6)
+
+
+def _wrapped(angle: Floats) -> Floats:
+    """Return an angle in [-pi, pi)."""
+    return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi, np.float64)
 
 
 def _adjacency(n_nodes: int, link_ends: Ints) -> tuple[Ints, Ints]:

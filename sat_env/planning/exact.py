@@ -18,8 +18,9 @@ passes with falling caps split the plans by their bottleneck, and for each part
 
     objective >= first + sum to go + lambda * (error to go - budget left) + bottleneck of the part.
 
-The paths of the passes are plans: the best one is the incumbent that the bounds are held against. When no part
-can beat it, it is optimal before a single label is made.
+A pass leaves out what is released too late to beat the best plan so far. The paths of the passes are plans
+themselves: the best one, polished, is what the bounds are held against. When no part can beat it, it is optimal
+before a single label is made.
 """
 
 from typing import NamedTuple
@@ -34,14 +35,21 @@ from sat_env.planning.costs import (
     I64,
     Costs,
     Prices,
+    costs_row,
     make_canonical,
     neutral_prices,
+    prices_row,
 )
 from sat_env.planning.predict import objective, plan_error, predict, serve, token_ratio, transfer_s
 
+# Kernels that only kernels call need no way in from Python, which is long to compile for tuples of many arrays.
+# (So are slices of arrays, and a second copy of a kernel for a literal argument: hence loops and np.int64(1).)
+inner = njit(cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
 IN, OUT = 0, 1  # the two kinds of node
+CUTS, LEVELS = 0, 1  # rows of a plan
 MAX_PARTS = 24  # parts by bottleneck
-TABLES_PER_PART = 6  # bounds kept for a part
+THETAS = 3  # shares of the token loop that bounds are made for, when decoding: 0, 1/2, 1
 SLACK = 1e-12  # relative: bounds are summed in another order than predictions
 
 
@@ -70,41 +78,80 @@ class Solution(NamedTuple):
     expansions: int
 
 
+class Parts(NamedTuple):
+    """Parts of the plan space by bottleneck, P = MAX_PARTS, and the backward passes kept as their bounds.
+
+    Bound t = 2 (g THETAS + i) + j belongs to part g and share i of the token loop; j = 0: lambda = 0, j = 1: the
+    lambda that is best at the source (-1 where there is none).
+    """
+
+    low_s: F64  # (P,) the part's plans have their largest period above this
+    cap_s: F64  # (P,) and at most at this
+    peak_s: F64  # (P,) largest period of the part's cheapest plan
+    dual_s: F64  # (P, THETAS) bound at the source without the bottleneck
+    lam: F64  # (2 THETAS P,) seconds per error; -1: no such bound
+    order: I64  # (P,) parts that can still win, the most promising first
+
+
 class Workspace(NamedTuple):
     """Memory of a search, reused between problems of one size (K, L, R)."""
 
     hop_sum_s: F64  # (K, L+1, K+1, R) [i, l, j, r] seconds and prices of the hop i -> j; inf: unusable
     hop_period_s: F64  # (K, L+1, K+1, R) what its slowest server adds as bottleneck
     hop_token_s: F64  # (K, L+1, K+1, R) tokens x loop seconds of one token
+    hop_late_s: F64  # (K, L+1, K+1, R) how far its release puts the job beyond hop_sum_s
     reach: I64  # (K+1, L) slot k can hold blocks l..reach[k, l]
-    pass_: F64  # (2, K+1, L+1) sum to go of the last backward pass, by kind of node
-    table: F64  # (2, K+1, L+1, T) the passes kept as bounds
+    pass_: F64  # (2, K+1, L+1) to go, of the last backward pass, by kind of node
+    choice: I64  # (2, K+1, L+1) its arcs: last block + 1 at In, j R + r at Out
+    table: F64  # (2, K+1, L+1, 2 THETAS P) passes kept as bounds
     floor: F64  # (2, K+1, L+1, 6) see FLOOR_*
     head: I64  # (2, K+1, L+1) first label of a node's front; -1: none
+    parts: Parts
+    trial: I64  # (2, K) cuts and levels of a plan to consider
+    best: I64  # (2, K) of the best plan so far
+    best_s: F64  # (1,) its objective
 
 
-FLOOR_SERVICE, FLOOR_SLOWEST, FLOOR_BUSIEST, FLOOR_PERIOD, FLOOR_ERROR, FLOOR_RELEASE = range(6)
+FLOOR_SERVICE, FLOOR_SLOWEST, FLOOR_BUSIEST, FLOOR_PERIOD, FLOOR_ERROR, FLOOR_LOOP = range(6)
 """Least to go from a node, each on its own: largest service, largest token service, busiest satellite, largest
-period, error, and completion that releases alone force."""
+period, error, and token loop."""
 
-FIRST, LAST, ERROR, PRICE, BUSIEST, LOOP, SLOWEST = range(7)  # columns of a label's values
+FIRST, LAST, ERROR, PRICE, BUSIEST, LOOP, SLOWEST, ESTIMATE = range(8)  # columns of a label's values
 PARENT, SLOT, BLOCK, LEVEL, NEXT = range(5)  # columns of a label's links; LEVEL is -1 at Out nodes
 
 
-def make_workspace(costs: Costs) -> Workspace:
-    """Workspace for problems with the K, L and R of `costs`."""
-    k, n, r = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+def make_workspace(n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
+    """Workspace for problems of K, L and R = `n_slots`, `n_blocks` and `n_levels`."""
+    k, n, r, p = n_slots, n_blocks, n_levels, MAX_PARTS
     hops, nodes = (k, n + 1, k + 1, r), (2, k + 1, n + 1)
     return Workspace(
         hop_sum_s=np.empty(hops),
         hop_period_s=np.empty(hops),
         hop_token_s=np.empty(hops),
+        hop_late_s=np.empty(hops),
         reach=np.empty((k + 1, n), dtype=np.int64),
         pass_=np.empty(nodes),
-        table=np.empty((*nodes, MAX_PARTS * TABLES_PER_PART)),
+        choice=np.empty(nodes, dtype=np.int64),
+        table=np.empty((*nodes, 2 * THETAS * p)),
         floor=np.empty((*nodes, 6)),
         head=np.empty(nodes, dtype=np.int64),
+        parts=Parts(
+            low_s=np.empty(p),
+            cap_s=np.empty(p),
+            peak_s=np.empty(p),
+            dual_s=np.empty((p, THETAS)),
+            lam=np.empty(2 * THETAS * p),
+            order=np.empty(p, dtype=np.int64),
+        ),
+        trial=np.empty((2, k), dtype=np.int64),
+        best=np.empty((2, k), dtype=np.int64),
+        best_s=np.empty(1),
     )
+
+
+def workspace_for(costs: Costs) -> Workspace:
+    """`make_workspace` of the size of `costs`."""
+    return make_workspace(costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1])
 
 
 def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | None = None) -> Solution:
@@ -124,27 +171,79 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
     Solution
         Optimal for `objective`; its ``objective`` is inf if no plan is feasible.
     """
+    ws = workspace or workspace_for(costs)
     n_slots = costs.rate_bps.shape[0]
-    cuts, levels = np.zeros(n_slots, dtype=np.int64), np.zeros(n_slots, dtype=np.int64)
-    best, expansions = search(
-        costs, prices or neutral_prices(n_slots), workspace or make_workspace(costs), cuts, levels
-    )
-    if best == np.inf:
-        return Solution(cuts, levels, best, best, 0.0, expansions)
-    return Solution(
-        cuts, levels, best, predict(costs, cuts, levels), plan_error(costs, cuts, levels), expansions
-    )
+    plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
+    expansions = np.empty(1, dtype=np.int64)
+    one_costs = Costs(*(np.asarray(field)[None] for field in costs))
+    one_prices = Prices(*(np.asarray(field)[None] for field in prices or neutral_prices(n_slots)))
+    search_each(one_costs, one_prices, ws, plans, outcomes, expansions)
+    best_s, makespan_s, error = outcomes[0].tolist()
+    return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, int(expansions[0]))
+
+
+@njit(cache=True)
+def search_each(
+    costs: Costs, prices: Prices, ws: Workspace, plans: I64, outcomes: F64, expansions: I64
+) -> None:
+    """Solve B problems of one size, one after another.
+
+    Parameters
+    ----------
+    costs, prices
+        With a leading axis B on every field, scalars included.
+    ws
+        Workspace of that size.
+    plans
+        (B, 2, K) out: cuts and levels, canonical; zeros where infeasible.
+    outcomes
+        (B, 3) out: objective, makespan (both s, inf where infeasible), error.
+    expansions
+        (B,) out.
+    """
+    for b in range(len(plans)):
+        row = costs_row(costs, b)
+        expansions[b] = search(row, prices_row(prices, b), ws)
+        _copy(ws.best, plans[b])
+        outcomes[b, 0] = ws.best_s[0]
+        feasible = ws.best_s[0] < np.inf
+        outcomes[b, 1] = predict(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else np.inf
+        outcomes[b, 2] = plan_error(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else 0.0
+
+
+@inner
+def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
+    """Leave an optimal canonical plan in ``ws.best`` and its objective in ``ws.best_s``; return the expansions.
+
+    To be called from compiled code. An infeasible problem leaves zeros and inf.
+    """
+    n_blocks = costs.compute_s.shape[1]
+    ws.best.fill(0)
+    ws.best_s[0] = np.inf
+    _prepare(costs, prices, ws)
+    if _backward(costs, prices, ws, 1.0, 0.0, np.inf, 0.0, np.inf) == np.inf:
+        return 0
+    _floors(costs, prices, ws)
+    if _source(ws, FLOOR_ERROR) > costs.error_budget * (1.0 + SLACK):
+        return 0
+    n_live = _bound(costs, prices, ws)
+    expansions = 0
+    if n_live > 0:
+        expansions = _expand(costs, prices, ws, n_live, np.bool_(False))
+    make_canonical(n_blocks, ws.best[CUTS], ws.best[LEVELS])
+    return expansions
 
 
 # --- arcs -----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Fill the arc tables of `ws`."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
     m, tokens = costs.micro_batches, costs.n_tokens
-    ws.hop_sum_s[:] = np.inf
+    ws.hop_sum_s.fill(np.inf)
+    ws.hop_period_s.fill(np.inf)
     for i in range(n_slots):
         for boundary in range(0 if i == 0 else 1, n_blocks + 1):
             for j in range(i + 1, n_slots + 1):
@@ -167,6 +266,7 @@ def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
                     ws.hop_period_s[i, boundary, j, r] = max(encode_s, send_s, decode_s) * (
                         (m - 1) + tokens * m * ratio
                     )
+                    ws.hop_late_s[i, boundary, j, r] = costs.hop_release_s[i, j] + (m - 1) * send_s - encode_s
                     in_loop = tokens if boundary < n_blocks else 0
                     ws.hop_token_s[i, boundary, j, r] = in_loop * (ratio * busy_s + latency_s)
     for k in range(n_slots + 1):
@@ -180,12 +280,14 @@ def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
             ws.reach[k, start] = end
         if k == n_slots:  # the ground takes all the rest or nothing
             for start in range(n_blocks):
-                allowed = costs.ground_hosts == GROUND_ANY or (costs.ground_hosts != GROUND_NONE and start == 0)
+                allowed = costs.ground_hosts == GROUND_ANY or (
+                    costs.ground_hosts != GROUND_NONE and start == 0
+                )
                 if not allowed or ws.reach[k, start] < n_blocks:
                     ws.reach[k, start] = start
 
 
-@njit(cache=True, inline="always")
+@inner
 def _stage_sum_s(
     costs: Costs, prices: Prices, k: int, end: int, theta: float, work_s: float, token_s: float
 ) -> float:
@@ -199,7 +301,7 @@ def _stage_sum_s(
     )
 
 
-@njit(cache=True, inline="always")
+@inner
 def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s: float) -> float:
     """What a stage adds to the objective if it is the bottleneck."""
     m, tokens = costs.micro_batches, costs.n_tokens
@@ -212,123 +314,162 @@ def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s
 # --- backward: bounds and plans -------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def _backward(
-    costs: Costs, prices: Prices, ws: Workspace, weight: float, lam: float, cap: float, theta: float
-) -> float:
-    """Least ``weight * (sum + theta * loop) + lam * error`` to go over servers of period <= `cap`.
-
-    Fills ``ws.pass_`` and returns the value at the source.
-    """
-    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
-    h_in, h_out = ws.pass_[IN], ws.pass_[OUT]
-    ws.pass_[:] = np.inf
-    for k in range(n_slots, -1, -1):
-        if k < n_slots:
-            for boundary in range(0 if k == 0 else 1, n_blocks + 1):
-                best = np.inf
-                levels = n_levels if 0 < boundary < n_blocks else 1
-                for j in range(n_slots if boundary == n_blocks else k + 1, n_slots + 1):
-                    to_go = 0.0 if boundary == n_blocks else h_in[j, boundary]
-                    if to_go >= best:
-                        continue
-                    for r in range(levels):
-                        if ws.hop_period_s[k, boundary, j, r] <= cap:
-                            hop_s = ws.hop_sum_s[k, boundary, j, r]
-                            if theta > 0.0:
-                                hop_s += theta * ws.hop_token_s[k, boundary, j, r]
-                            best = min(best, weight * hop_s + lam * costs.error[boundary, r] + to_go)
-                h_out[k, boundary] = best
-        for start in range(n_blocks if k > 0 else 1):
-            best = np.inf
-            work_s, token_s = 0.0, 0.0
-            for end in range(start + 1, ws.reach[k, start] + 1):
-                work_s += costs.compute_s[k, end - 1]
-                token_s += costs.token_compute_s[k, end - 1]
-                if _stage_period_s(costs, prices, k, work_s, token_s) > cap:
-                    break
-                if k == n_slots:
-                    if end == n_blocks:
-                        best = weight * _stage_sum_s(costs, prices, k, end, theta, work_s, token_s)
-                else:
-                    to_go = h_out[k, end]
-                    if to_go < best:
-                        stage_s = _stage_sum_s(costs, prices, k, end, theta, work_s, token_s)
-                        best = min(best, weight * stage_s + to_go)
-            h_in[k, start] = best
-    return min(h_in[0, 0], h_out[0, 0])
-
-
-@njit(cache=True)
-def _trace(
     costs: Costs,
     prices: Prices,
     ws: Workspace,
     weight: float,
     lam: float,
-    cap: float,
+    cap_s: float,
     theta: float,
-    cuts: I64,
-    levels: I64,
-) -> tuple[float, float, float]:
-    """Write the plan of the last `_backward` (same arguments); return its (sum, error, largest period)."""
+    deadline_s: float,
+) -> float:
+    """Least ``weight * (sum + theta * loop) + lam * error`` to go over servers of period <= `cap_s`.
+
+    Leaves out every server that is released too late for `deadline_s`: whatever came before it, the objective
+    is at least its release + M services + the rest of the way. Fills ``ws.pass_`` and ``ws.choice``; returns
+    the value at the source.
+    """
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+    m = costs.micro_batches
     h_in, h_out = ws.pass_[IN], ws.pass_[OUT]
-    cuts[:], levels[:] = 0, 0
-    sum_s, error, period_s = 0.0, 0.0, 0.0
-    k, boundary, at_out = 0, 0, h_out[0, 0] < h_in[0, 0]
-    while True:
-        if not at_out:
-            best, best_end, best_stage_s, best_period_s = np.inf, n_blocks, 0.0, 0.0
-            work_s, token_s = 0.0, 0.0
-            for end in range(boundary + 1, ws.reach[k, boundary] + 1):
+    ws.pass_.fill(np.inf)
+    late_s = deadline_s + lam * costs.error_budget if lam > 0.0 else deadline_s
+    for k in range(n_slots, -1, -1):
+        if k < n_slots:
+            for boundary in range(0 if k == 0 else 1, n_blocks + 1):
+                best, choice = np.inf, -1
+                for j in range(n_slots if boundary == n_blocks else k + 1, n_slots + 1):
+                    to_go = 0.0 if boundary == n_blocks else h_in[j, boundary]
+                    if to_go >= best:
+                        continue
+                    for r in range(n_levels if 0 < boundary < n_blocks else 1):
+                        if ws.hop_period_s[k, boundary, j, r] <= cap_s:
+                            hop_s = ws.hop_sum_s[k, boundary, j, r]
+                            if theta > 0.0:
+                                hop_s += theta * ws.hop_token_s[k, boundary, j, r]
+                            value = weight * hop_s + lam * costs.error[boundary, r] + to_go
+                            if value < best and value + ws.hop_late_s[k, boundary, j, r] < late_s:
+                                best, choice = value, j * n_levels + r
+                h_out[k, boundary] = best
+                ws.choice[OUT, k, boundary] = choice
+        for start in range(n_blocks if k > 0 else 1):
+            best, choice = np.inf, -1
+            work_s, token_s, load_s = 0.0, 0.0, 0.0
+            for end in range(start + 1, ws.reach[k, start] + 1):
                 work_s += costs.compute_s[k, end - 1]
                 token_s += costs.token_compute_s[k, end - 1]
-                stage_period_s = _stage_period_s(costs, prices, k, work_s, token_s)
-                if stage_period_s > cap:
+                load_s += costs.load_s[k, end - 1]
+                if _stage_period_s(costs, prices, k, work_s, token_s) > cap_s:
                     break
                 if k == n_slots and end < n_blocks:
                     continue
-                stage_s = _stage_sum_s(costs, prices, k, end, theta, work_s, token_s)
-                value = weight * stage_s + (0.0 if k == n_slots else h_out[k, end])
-                if value < best:
-                    best, best_end, best_stage_s, best_period_s = value, end, stage_s, stage_period_s
-            sum_s += best_stage_s
-            period_s = max(period_s, best_period_s)
-            boundary = best_end
+                to_go = 0.0 if k == n_slots else h_out[k, end]
+                if to_go < best:
+                    value = weight * _stage_sum_s(costs, prices, k, end, theta, work_s, token_s) + to_go
+                    release_s = costs.stage_release_s[k] + prices.load_weight * load_s
+                    if value < best and value + release_s + (m - 1) * work_s < late_s:
+                        best, choice = value, end
+            h_in[k, start] = best
+            ws.choice[IN, k, start] = choice
+    return min(h_in[0, 0], h_out[0, 0])
+
+
+@inner
+def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[float, float, float]:
+    """Consider the plan of the last `_backward`; return its (sum with `theta` of the loop, error, largest period)."""
+    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+    ws.trial.fill(0)
+    sum_s, error, period_s = 0.0, 0.0, 0.0
+    k, boundary, at_out = 0, 0, ws.pass_[OUT, 0, 0] < ws.pass_[IN, 0, 0]
+    while True:
+        if not at_out:
+            work_s, token_s = 0.0, 0.0
+            end = ws.choice[IN, k, boundary]
+            for block in range(boundary, end):
+                work_s += costs.compute_s[k, block]
+                token_s += costs.token_compute_s[k, block]
+            sum_s += _stage_sum_s(costs, prices, k, end, theta, work_s, token_s)
+            period_s = max(period_s, _stage_period_s(costs, prices, k, work_s, token_s))
+            boundary = end
             if k == n_slots:
                 break
-            cuts[k:] = boundary
-        best, best_j, best_r = np.inf, n_slots, 0
-        for j in range(n_slots if boundary == n_blocks else k + 1, n_slots + 1):
-            to_go = 0.0 if boundary == n_blocks else h_in[j, boundary]
-            for r in range(n_levels if 0 < boundary < n_blocks else 1):
-                if ws.hop_period_s[k, boundary, j, r] <= cap:
-                    hop_s = ws.hop_sum_s[k, boundary, j, r]
-                    if theta > 0.0:
-                        hop_s += theta * ws.hop_token_s[k, boundary, j, r]
-                    value = weight * hop_s + lam * costs.error[boundary, r] + to_go
-                    if value < best:
-                        best, best_j, best_r = value, j, r
-        sum_s += ws.hop_sum_s[k, boundary, best_j, best_r]
-        if theta > 0.0:
-            sum_s += theta * ws.hop_token_s[k, boundary, best_j, best_r]
-        error += costs.error[boundary, best_r]
-        period_s = max(period_s, ws.hop_period_s[k, boundary, best_j, best_r])
-        levels[k] = best_r
+            for i in range(k, n_slots):
+                ws.trial[CUTS, i] = boundary
+        j, r = divmod(ws.choice[OUT, k, boundary], n_levels)
+        sum_s += ws.hop_sum_s[k, boundary, j, r] + theta * ws.hop_token_s[k, boundary, j, r]
+        period_s = max(period_s, ws.hop_period_s[k, boundary, j, r])
+        error += costs.error[boundary, r]
+        ws.trial[LEVELS, k] = r
         if boundary == n_blocks:
             break
-        k, at_out = best_j, False
+        k, at_out = j, False
+    _consider(costs, prices, ws)
     return sum_s, error, period_s
 
 
-@njit(cache=True)
+@inner
+def _copy(source: I64, target: I64) -> None:
+    """Copy a plan."""
+    for row in range(2):
+        for k in range(source.shape[1]):
+            target[row, k] = source[row, k]
+
+
+@inner
+def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
+    """Make ``ws.trial`` the best plan if it is better; say whether it is."""
+    value = objective(costs, prices, ws.trial[CUTS], ws.trial[LEVELS])
+    better = value < ws.best_s[0]
+    if better:
+        _copy(ws.trial, ws.best)
+        ws.best_s[0] = value
+    return better
+
+
+@inner
+def _polish(costs: Costs, prices: Prices, ws: Workspace) -> None:
+    """Improve the best plan by single moves: a cut or a level by one, a slot emptied."""
+    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+    improved = ws.best_s[0] < np.inf
+    while improved:
+        improved = False
+        for k in range(n_slots):
+            for move in range(6):
+                _copy(ws.best, ws.trial)
+                cut = ws.trial[CUTS, k]
+                if move < 4:
+                    if move == 0:
+                        cut += 1
+                    elif move == 1:
+                        cut -= 1
+                    elif move == 2:
+                        cut = 0 if k == 0 else ws.trial[CUTS, k - 1]
+                    elif k < n_slots - 1:
+                        cut = ws.trial[CUTS, k + 1]
+                    if cut == ws.trial[CUTS, k] or not 0 <= cut <= n_blocks:
+                        continue
+                    for i in range(k):
+                        ws.trial[CUTS, i] = min(ws.trial[CUTS, i], cut)
+                    for i in range(k, n_slots):
+                        ws.trial[CUTS, i] = cut if i == k else max(ws.trial[CUTS, i], cut)
+                else:
+                    level = ws.trial[LEVELS, k] + (1 if move == 4 else -1)
+                    if not 0 <= level < n_levels or not 0 < cut < n_blocks:
+                        continue
+                    ws.trial[LEVELS, k] = level
+                if _consider(costs, prices, ws):
+                    improved = True
+
+
+@inner
 def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
-    """Fill ``ws.floor``; needs the unweighted pass (weight 1, lambda 0, no cap, theta 0) in ``ws.pass_``."""
+    """Fill ``ws.floor``."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
     m, tokens = costs.micro_batches, costs.n_tokens
     floor = ws.floor
-    floor[:] = np.inf
+    floor.fill(np.inf)
     done = np.zeros(6)
     for k in range(n_slots, -1, -1):
         if k < n_slots:
@@ -336,18 +477,18 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
                 here = floor[OUT, k, boundary]
                 for j in range(n_slots if boundary == n_blocks else k + 1, n_slots + 1):
                     there = done if boundary == n_blocks else floor[IN, j, boundary]
-                    to_go = 0.0 if boundary == n_blocks else ws.pass_[IN, j, boundary]
                     if there[FLOOR_ERROR] == np.inf:
                         continue
                     for r in range(n_levels if 0 < boundary < n_blocks else 1):
                         if ws.hop_sum_s[k, boundary, j, r] == np.inf:
                             continue
                         send_s = transfer_s(costs, k, j, boundary, r)
-                        after_s = costs.decode_s[j, boundary, r]
-                        busy_s = max(costs.encode_s[k, boundary, r], send_s, after_s)
+                        busy_s = max(costs.encode_s[k, boundary, r], send_s, costs.decode_s[j, boundary, r])
                         ratio = token_ratio(costs, boundary, r)
                         here[FLOOR_SERVICE] = min(here[FLOOR_SERVICE], max(busy_s, there[FLOOR_SERVICE]))
-                        here[FLOOR_SLOWEST] = min(here[FLOOR_SLOWEST], max(ratio * busy_s, there[FLOOR_SLOWEST]))
+                        here[FLOOR_SLOWEST] = min(
+                            here[FLOOR_SLOWEST], max(ratio * busy_s, there[FLOOR_SLOWEST])
+                        )
                         here[FLOOR_BUSIEST] = min(here[FLOOR_BUSIEST], there[FLOOR_BUSIEST])
                         here[FLOOR_PERIOD] = min(
                             here[FLOOR_PERIOD], max(ws.hop_period_s[k, boundary, j, r], there[FLOOR_PERIOD])
@@ -355,21 +496,17 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
                         here[FLOOR_ERROR] = min(
                             here[FLOOR_ERROR], costs.error[boundary, r] + there[FLOOR_ERROR]
                         )
-                        released_s = costs.hop_release_s[k, j] + m * send_s + costs.latency_s[k, j] + after_s
-                        here[FLOOR_RELEASE] = min(
-                            here[FLOOR_RELEASE], max(released_s + to_go, there[FLOOR_RELEASE])
-                        )
+                        loop_s = ws.hop_token_s[k, boundary, j, r] + there[FLOOR_LOOP]
+                        here[FLOOR_LOOP] = min(here[FLOOR_LOOP], loop_s)
         for start in range(n_blocks if k > 0 else 1):
             here = floor[IN, k, start]
-            work_s, token_s, load_s = 0.0, 0.0, 0.0
+            work_s, token_s = 0.0, 0.0
             for end in range(start + 1, ws.reach[k, start] + 1):
                 work_s += costs.compute_s[k, end - 1]
                 token_s += costs.token_compute_s[k, end - 1]
-                load_s += costs.load_s[k, end - 1]
                 if k == n_slots and end < n_blocks:
                     continue
                 there = done if k == n_slots else floor[OUT, k, end]
-                to_go = 0.0 if k == n_slots else ws.pass_[OUT, k, end]
                 if there[FLOOR_ERROR] == np.inf:
                     continue
                 here[FLOOR_SERVICE] = min(here[FLOOR_SERVICE], max(work_s, there[FLOOR_SERVICE]))
@@ -379,263 +516,298 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
                 period_s = _stage_period_s(costs, prices, k, work_s, token_s)
                 here[FLOOR_PERIOD] = min(here[FLOOR_PERIOD], max(period_s, there[FLOOR_PERIOD]))
                 here[FLOOR_ERROR] = min(here[FLOOR_ERROR], there[FLOOR_ERROR])
-                released_s = costs.stage_release_s[k] + prices.load_weight * load_s + m * work_s
-                here[FLOOR_RELEASE] = min(here[FLOOR_RELEASE], max(released_s + to_go, there[FLOOR_RELEASE]))
+                loop_s = token_s + (costs.return_s[k] if end == n_blocks else 0.0)
+                here[FLOOR_LOOP] = min(here[FLOOR_LOOP], tokens * loop_s + there[FLOOR_LOOP])
 
 
-@njit(cache=True)
-def _keep(ws: Workspace, t: int) -> None:
+@inner
+def _source(ws: Workspace, floor: int) -> float:
+    """A floor at the source."""
+    return min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
+
+
+@inner
+def _keep(ws: Workspace, t: int, lam: float) -> None:
     """Keep the last pass as bound `t`."""
-    ws.table[:, :, :, t] = ws.pass_
+    kinds, slots, boundaries = ws.pass_.shape
+    for kind in range(kinds):
+        for slot in range(slots):
+            for boundary in range(boundaries):
+                ws.table[kind, slot, boundary, t] = ws.pass_[kind, slot, boundary]
+    ws.parts.lam[t] = lam
 
 
-@njit(cache=True)
-def _consider(
-    costs: Costs, prices: Prices, cuts: I64, levels: I64, best: float, best_cuts: I64, best_levels: I64
-) -> float:
-    """Make a plan the incumbent if it is better; return the incumbent's objective."""
-    value = objective(costs, prices, cuts, levels)
-    if value < best:
-        best_cuts[:], best_levels[:] = cuts, levels
-        return value
-    return best
+@inner
+def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
+    """Least objective of the plans of part g."""
+    bound_s = ws.parts.dual_s[g, 0] + ws.parts.low_s[g]
+    for i in range(1, n_thetas):
+        share = 1.0 - i / (n_thetas - 1)
+        bound_s = max(bound_s, ws.parts.dual_s[g, i] + share * ws.parts.low_s[g])
+    return bound_s
 
 
-@njit(cache=True)
-def search(
-    costs: Costs, prices: Prices, ws: Workspace, best_cuts: I64, best_levels: I64
-) -> tuple[float, int]:
-    """Write an optimal canonical plan; return its objective (inf: infeasible) and the labels expanded.
+@inner
+def _dual(costs: Costs, prices: Prices, ws: Workspace, g: int, i: int, theta: float) -> None:
+    """Bound part g: maximise the Lagrangian dual over lambda, by the crossing of its two best lines.
 
-    The kernel under `solve`: `best_cuts` and `best_levels` (K,) are zeroed, then written; `ws` must fit.
+    Keeps the passes with lambda = 0 and with the best lambda, and considers every plan on the way.
     """
-    n_slots, n_blocks = costs.rate_bps.shape[0], costs.compute_s.shape[1]
-    m, tokens, budget = costs.micro_batches, costs.n_tokens, costs.error_budget
-    best_cuts[:], best_levels[:] = 0, 0
-    cuts, levels = np.zeros_like(best_cuts), np.zeros_like(best_levels)
-    best = np.inf
-    _prepare(costs, prices, ws)
-    if _backward(costs, prices, ws, 1.0, 0.0, np.inf, 0.0) == np.inf:
-        return best, 0
-    _floors(costs, prices, ws)
-    least_error = min(ws.floor[IN, 0, 0, FLOOR_ERROR], ws.floor[OUT, 0, 0, FLOOR_ERROR])
-    if least_error > budget * (1.0 + SLACK):
-        return best, 0
-
-    # Parts by bottleneck: part g holds the plans whose largest period is in (part_low, part_cap].
-    part_low, part_cap, part_bound = np.zeros(MAX_PARTS), np.zeros(MAX_PARTS), np.zeros(MAX_PARTS)
-    part_peak = np.zeros(MAX_PARTS)  # largest period of the part's cheapest plan
-    part_tables = np.zeros((MAX_PARTS, TABLES_PER_PART), dtype=np.int64)
-    part_n_tables = np.zeros(MAX_PARTS, dtype=np.int64)
-    table_lambda = np.zeros(MAX_PARTS * TABLES_PER_PART)
-    table_theta = np.zeros(MAX_PARTS * TABLES_PER_PART)
-    n_tables, n_parts = 0, 0
-    n_thetas = 1 if tokens == 0 else 3
-    lowest = min(ws.floor[IN, 0, 0, FLOOR_PERIOD], ws.floor[OUT, 0, 0, FLOOR_PERIOD])
-    split = -1  # the part to split; -1: the first, of all plans
-    cap = np.inf
-    while n_parts < MAX_PARTS:
-        g = n_parts
-        part_cap[g] = cap
-        part_low[g] = lowest if split < 0 else part_low[split]
-        bound, peak = -np.inf, cap
-        for step in range(n_thetas):
-            theta = 0.0 if n_thetas == 1 else step / (n_thetas - 1)
-            # Maximise the Lagrangian dual over lambda by the crossing of its two best lines.
-            value = _backward(costs, prices, ws, 1.0, 0.0, cap, theta)
-            if value == np.inf:
-                bound = np.inf
+    budget, cap_s = costs.error_budget, ws.parts.cap_s[g]
+    t = 2 * (g * THETAS + i)
+    ws.parts.lam[t] = ws.parts.lam[t + 1] = -1.0
+    ws.parts.dual_s[g, i] = np.inf
+    dual_s = _backward(costs, prices, ws, 1.0, 0.0, cap_s, theta, ws.best_s[0])
+    if dual_s == np.inf:
+        return
+    low_sum_s, low_error, peak_s = _trace(costs, prices, ws, theta)
+    _keep(ws, t, 0.0)
+    if low_error > budget:
+        _backward(costs, prices, ws, 0.0, 1.0, cap_s, theta, np.inf)
+        high_sum_s, high_error, _ = _trace(costs, prices, ws, theta)
+        if high_error > budget * (1.0 + SLACK):
+            return
+        for _ in range(12):
+            if not (high_error < low_error and high_sum_s > low_sum_s):
                 break
-            lo_sum, lo_error, period_s = _trace(costs, prices, ws, 1.0, 0.0, cap, theta, cuts, levels)
-            best = _consider(costs, prices, cuts, levels, best, best_cuts, best_levels)
-            dual = value
-            _keep(ws, n_tables)
-            table_lambda[n_tables], table_theta[n_tables] = 0.0, theta
-            part_tables[g, part_n_tables[g]] = n_tables
-            part_n_tables[g] += 1
-            n_tables += 1
-            if lo_error > budget:
-                _backward(costs, prices, ws, 0.0, 1.0, cap, theta)
-                hi_sum, hi_error, _ = _trace(costs, prices, ws, 0.0, 1.0, cap, theta, cuts, levels)
-                best = _consider(costs, prices, cuts, levels, best, best_cuts, best_levels)
-                if hi_error > budget * (1.0 + SLACK):
-                    bound = np.inf
-                    break
-                kept = False
-                for _ in range(12):
-                    if not (hi_error < lo_error and hi_sum > lo_sum):
-                        break
-                    lam = (hi_sum - lo_sum) / (lo_error - hi_error)
-                    value = _backward(costs, prices, ws, 1.0, lam, cap, theta)
-                    new_sum, new_error, new_period_s = _trace(
-                        costs, prices, ws, 1.0, lam, cap, theta, cuts, levels
-                    )
-                    best = _consider(costs, prices, cuts, levels, best, best_cuts, best_levels)
-                    if value - lam * budget > dual or not kept:
-                        dual = max(dual, value - lam * budget)
-                        period_s = new_period_s
-                        _keep(ws, n_tables)
-                        table_lambda[n_tables], table_theta[n_tables] = lam, theta
-                        kept = True
-                    if value >= (lo_sum + lam * lo_error) - 1e-9 * abs(value):
-                        break
-                    if new_error > budget:
-                        lo_sum, lo_error = new_sum, new_error
-                    else:
-                        hi_sum, hi_error = new_sum, new_error
-                if kept:
-                    part_tables[g, part_n_tables[g]] = n_tables
-                    part_n_tables[g] += 1
-                    n_tables += 1
-            if theta == 0.0:
-                peak = period_s
-                bound = max(bound, dual)
-        part_bound[g], part_peak[g] = bound, peak
+            lam = (high_sum_s - low_sum_s) / (low_error - high_error)
+            value = _backward(costs, prices, ws, 1.0, lam, cap_s, theta, ws.best_s[0])
+            if value == np.inf:  # nothing here beats the best plan
+                return
+            sum_s, error, period_s = _trace(costs, prices, ws, theta)
+            if value - lam * budget > dual_s or ws.parts.lam[t + 1] < 0.0:
+                dual_s = max(dual_s, value - lam * budget)
+                peak_s = period_s
+                _keep(ws, t + 1, lam)
+            if value >= low_sum_s + lam * low_error - 1e-9 * abs(value):
+                break
+            if error > budget:
+                low_sum_s, low_error = sum_s, error
+            else:
+                high_sum_s, high_error = sum_s, error
+    ws.parts.dual_s[g, i] = dual_s
+    if i == 0:
+        ws.parts.peak_s[g] = peak_s
+
+
+@inner
+def _is_released(costs: Costs, prices: Prices) -> bool:
+    """Whether anything is busy, or has to be loaded, at first."""
+    return (
+        costs.stage_release_s.max() > 0.0
+        or costs.hop_release_s.max() > 0.0
+        or prices.load_weight * costs.load_s.max() > 0.0
+    )
+
+
+@inner
+def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
+    """Split the plans by bottleneck, bound every part and find a good plan; return how many parts can still win."""
+    parts = ws.parts
+    n_thetas = THETAS if costs.n_tokens > 0 else 1
+    released = _is_released(costs, prices)
+    # A pass costs as much as many labels: parts pay on large problems, and little where releases rule.
+    most_parts = min(MAX_PARTS, 4 if released else 2 + costs.compute_s.shape[1] // 4)
+    n_parts, split = 0, -1  # the part to split; -1: none yet
+    while n_parts < most_parts:
+        g = np.int64(n_parts)
+        if split < 0:
+            parts.low_s[g], parts.cap_s[g] = _source(ws, FLOOR_PERIOD), np.inf
+        else:  # the lower half becomes a part of its own
+            top_s, low_s = min(parts.cap_s[split], parts.peak_s[split]), parts.low_s[split]
+            middle_s = np.sqrt(low_s * top_s) if low_s > 0.05 * top_s else 0.3 * top_s
+            parts.low_s[g], parts.cap_s[g] = low_s, middle_s
+            parts.low_s[split] = middle_s
+        parts.peak_s[g] = parts.cap_s[g]
+        for i in range(n_thetas):
+            _dual(costs, prices, ws, g, i, i / max(1, n_thetas - 1))
+            if parts.dual_s[g, i] == np.inf:
+                parts.dual_s[g, 0] = np.inf
+                break
         n_parts += 1
-        if split >= 0:
-            part_low[split] = cap
-        # Next: halve the most promising part, until its bottleneck is pinned or no part can win.
+        if g == 0:
+            _polish(costs, prices, ws)
+            if released:
+                _advance(costs, prices, ws)
+            if released or n_thetas > 1:
+                parts.order[0] = 0
+                _expand(costs, prices, ws, np.int64(1), np.bool_(True))
+                _polish(costs, prices, ws)
         split = -1
+        least_s = ws.best_s[0]
         for h in range(n_parts):
-            top = min(part_cap[h], part_peak[h])
-            value = part_bound[h] + part_low[h]
-            if value < best and top > 1.01 * part_low[h] and (
-                split < 0 or value < part_bound[split] + part_low[split]
-            ):
-                split = h
+            top_s = min(parts.cap_s[h], parts.peak_s[h])
+            bound_s = _part_bound_s(ws, h, n_thetas)
+            if bound_s < least_s and top_s > 1.01 * parts.low_s[h]:
+                split, least_s = h, bound_s
         if split < 0:
             break
-        top = min(part_cap[split], part_peak[split])
-        cap = np.sqrt(part_low[split] * top) if part_low[split] > 0.05 * top else 0.3 * top
+    _polish(costs, prices, ws)
 
-    # The parts that can still win, the most promising first.
-    order = np.argsort(part_bound[:n_parts] + part_low[:n_parts])
-    margin = best - SLACK * abs(best) if best < np.inf else best
+    margin_s = ws.best_s[0] - SLACK * ws.best_s[0] if ws.best_s[0] < np.inf else np.inf
+    bounds_s = np.empty(n_parts)
+    for g in range(n_parts):
+        bounds_s[g] = _part_bound_s(ws, g, n_thetas)
+        if released and bounds_s[g] < margin_s:  # passes made before the best plan was known
+            for i in range(n_thetas):
+                for t in range(2 * (g * THETAS + i), 2 * (g * THETAS + i) + 2):
+                    lam = parts.lam[t]
+                    if lam >= 0.0:
+                        theta = i / max(1, n_thetas - 1)
+                        value = _backward(costs, prices, ws, 1.0, lam, parts.cap_s[g], theta, margin_s)
+                        _keep(ws, t, lam)
+                        dual_s = value - (lam * costs.error_budget if lam > 0.0 else 0.0)
+                        bounds_s[g] = max(bounds_s[g], dual_s + (1.0 - theta) * parts.low_s[g])
     n_live = 0
-    while n_live < n_parts and part_bound[order[n_live]] + part_low[order[n_live]] < margin:
-        n_live += 1
-    expansions = 0
-    if n_live == 0 or min(ws.floor[IN, 0, 0, FLOOR_RELEASE], ws.floor[OUT, 0, 0, FLOOR_RELEASE]) >= margin:
-        make_canonical(n_blocks, best_cuts, best_levels)
-        return best, expansions
-    best, expansions = _labels(
-        costs,
-        prices,
-        ws,
-        order[:n_live],
-        part_low,
-        part_tables,
-        part_n_tables,
-        table_lambda,
-        table_theta,
-        best,
-        best_cuts,
-        best_levels,
-    )
-    make_canonical(n_blocks, best_cuts, best_levels)
-    return best, expansions
+    for g in range(n_parts):
+        if bounds_s[g] < margin_s:
+            at = n_live
+            while at > 0 and bounds_s[parts.order[at - 1]] > bounds_s[g]:
+                parts.order[at] = parts.order[at - 1]
+                at -= 1
+            parts.order[at] = g
+            n_live += 1
+    return n_live
+
+
+@inner
+def _advance(costs: Costs, prices: Prices, ws: Workspace) -> None:
+    """Look for a better plan among busy servers, by bisection on the deadline."""
+    lam = max(0.0, ws.parts.lam[1])
+    low_s, high_s = ws.parts.dual_s[0, 0] + ws.parts.low_s[0], ws.best_s[0]
+    for _ in range(8):
+        if not (high_s < np.inf and low_s < 0.99 * high_s):
+            break
+        deadline_s = 0.5 * (low_s + high_s)
+        low_s = deadline_s
+        if _backward(costs, prices, ws, 1.0, lam, np.inf, 0.0, deadline_s) < np.inf:
+            _trace(costs, prices, ws, 0.0)
+            _polish(costs, prices, ws)
+            if ws.best_s[0] < high_s:
+                high_s = ws.best_s[0]
 
 
 # --- forward: labels ------------------------------------------------------------------------------------------
 
 
-class Front(NamedTuple):
-    """Labels and what is needed to judge one."""
-
-    value: F64  # (N, 7)
-    link: I64  # (N, 5)
-
-
-@njit(cache=True)
+@inner
 def _hopeless(
     costs: Costs,
     prices: Prices,
     ws: Workspace,
-    parts: I64,
-    part_low: F64,
-    part_tables: I64,
-    part_n_tables: I64,
-    table_lambda: F64,
-    table_theta: F64,
+    n_live: int,
     kind: int,
     slot: int,
     boundary: int,
     value: F64,
-    margin: float,
+    margin_s: float,
 ) -> bool:
-    """Whether no completion of a label at the node can come below `margin`."""
+    """Whether no completion of a label at the node can come below `margin_s`."""
     m, tokens = costs.micro_batches, costs.n_tokens
+    n_thetas = THETAS if tokens > 0 else 1
     floor = ws.floor[kind, slot, boundary]
     slack = costs.error_budget - value[ERROR]
     if floor[FLOOR_ERROR] > slack + SLACK * costs.error_budget:
         return True
-    busiest = value[PRICE] + prices.bottleneck * max(value[BUSIEST], floor[FLOOR_BUSIEST])
-    slowest = tokens * m * max(value[SLOWEST], floor[FLOOR_SLOWEST])
-    loop = tokens * value[LOOP]
-    if floor[FLOOR_RELEASE] + busiest + slowest >= margin:
-        return True
-    ends = max(value[LAST], value[FIRST] + (m - 1) * floor[FLOOR_SERVICE]) + busiest
+    loop_s = tokens * value[LOOP]
+    decode_s = max(loop_s + floor[FLOOR_LOOP], tokens * m * max(value[SLOWEST], floor[FLOOR_SLOWEST]))
+    price_s = value[PRICE] + prices.bottleneck * max(value[BUSIEST], floor[FLOOR_BUSIEST])
+    ends_s = max(value[LAST], value[FIRST] + (m - 1) * floor[FLOOR_SERVICE]) + price_s
     to_go = ws.table[kind, slot, boundary]
-    if ends + slowest + to_go[0] >= margin:
+    if ends_s + decode_s + to_go[0] >= margin_s:
         return True
-    for g in parts:
-        period_s = value[FIRST] + value[PRICE] + max(part_low[g], floor[FLOOR_PERIOD])
+    for n in range(n_live):
+        g = ws.parts.order[n]
+        period_s = max(ws.parts.low_s[g], floor[FLOOR_PERIOD])
         possible = True
-        for n in range(part_n_tables[g]):
-            t = part_tables[g, n]
-            theta, lam = table_theta[t], table_lambda[t]
-            so_far = ends + theta * loop + (1.0 - theta) * slowest
-            if theta == 0.0:
-                so_far = max(so_far, period_s)
-            bound = so_far + to_go[t]
-            if lam > 0.0:
-                bound -= lam * slack
-            if bound >= margin:
-                possible = False
+        for i in range(n_thetas):
+            theta = i / max(1, n_thetas - 1)
+            so_far_s = max(
+                ends_s + theta * loop_s + (1.0 - theta) * decode_s,
+                value[FIRST] + value[PRICE] + theta * loop_s + (1.0 - theta) * period_s,
+            )
+            for t in range(2 * (g * THETAS + i), 2 * (g * THETAS + i) + 2):
+                lam = ws.parts.lam[t]
+                if lam >= 0.0:
+                    bound_s = so_far_s + to_go[t]
+                    if lam > 0.0:
+                        bound_s -= lam * slack
+                    possible = possible and bound_s < margin_s
+            if not possible:
                 break
         if possible:
             return False
     return True
 
 
-@njit(cache=True)
-def _labels(
-    costs: Costs,
-    prices: Prices,
-    ws: Workspace,
-    parts: I64,
-    part_low: F64,
-    part_tables: I64,
-    part_n_tables: I64,
-    table_lambda: F64,
-    table_theta: F64,
-    best: float,
-    best_cuts: I64,
-    best_levels: I64,
-) -> tuple[float, int]:
-    """Search the graph forward for a plan below `best`; write it if there is one."""
+@inner
+def _write(values: F64, at: int, new: F64) -> None:
+    """Store a label's values."""
+    for column in range(8):
+        values[at, column] = new[column]
+
+
+@inner
+def _grow(values: F64, links: I64) -> tuple[F64, I64]:
+    """Room for twice as many labels."""
+    n = len(values)
+    more_values, more_links = np.empty((2 * n, 8)), np.empty((2 * n, 5), dtype=np.int64)
+    for label in range(n):
+        for column in range(8):
+            more_values[label, column] = values[label, column]
+        for column in range(5):
+            more_links[label, column] = links[label, column]
+    return more_values, more_links
+
+
+@inner
+def _estimate_s(
+    costs: Costs, prices: Prices, ws: Workspace, kind: int, slot: int, boundary: int, value: F64
+) -> float:
+    """Guess the objective a label leads to, from the bounds of the part of all plans."""
+    m, tokens = costs.micro_batches, costs.n_tokens
+    n_thetas = THETAS if tokens > 0 else 1
+    floor = ws.floor[kind, slot, boundary]
+    loop_s = tokens * value[LOOP]
+    decode_s = max(loop_s + floor[FLOOR_LOOP], tokens * m * max(value[SLOWEST], floor[FLOOR_SLOWEST]))
+    price_s = value[PRICE] + prices.bottleneck * max(value[BUSIEST], floor[FLOOR_BUSIEST])
+    ends_s = max(value[LAST], value[FIRST] + (m - 1) * floor[FLOOR_SERVICE]) + price_s
+    estimate_s = -np.inf
+    for i in range(n_thetas):
+        theta = i / max(1, n_thetas - 1)
+        for t in (2 * i, 2 * i + 1):
+            lam = ws.parts.lam[t]
+            if lam >= 0.0:
+                bound_s = (
+                    ends_s + theta * loop_s + (1.0 - theta) * decode_s + ws.table[kind, slot, boundary, t]
+                )
+                if lam > 0.0:
+                    bound_s -= lam * (costs.error_budget - value[ERROR])
+                estimate_s = max(estimate_s, bound_s)
+    return estimate_s
+
+
+@inner
+def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool) -> int:
+    """Search the graph forward for a plan better than ``ws.best``; put it there and return the labels expanded.
+
+    With `beam` a node keeps only the label of the least estimate: fast, and not exact.
+    """
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
     m, tokens = costs.micro_batches, costs.n_tokens
-    margin = best - SLACK * abs(best) if best < np.inf else best
-    released = (
-        costs.stage_release_s.max() > 0.0
-        or costs.hop_release_s.max() > 0.0
-        or prices.load_weight * costs.load_s.max() > 0.0
-    )
+    margin_s = ws.best_s[0] - SLACK * ws.best_s[0] if ws.best_s[0] < np.inf else np.inf
+    released = _is_released(costs, prices)
     priced = (
         prices.stage_price.max() > 0.0 or prices.hop_price.max() > 0.0 or prices.hop_fixed_s.max() > 0.0
     ) and released
-    values = np.empty((1024, 7))
-    links = np.empty((1024, 5), dtype=np.int64)
-    ws.head[:] = -1
-    new = np.zeros(7)
-    values[0] = 0.0
-    links[0] = np.array([-1, 0, 0, -1, -1])
-    ws.head[OUT, 0, 0] = 0
-    values[1] = 0.0
-    links[1] = np.array([-1, 0, 0, 0, -1])
-    ws.head[IN, 0, 0] = 1
-    n_labels = 2
+    values, links = np.zeros((1024, 8)), np.zeros((1024, 5), dtype=np.int64)
+    new = np.zeros(8)
+    ws.head.fill(-1)
+    ws.head[OUT, 0, 0], ws.head[IN, 0, 0] = 0, 1  # slot 0 has the raw input; it computes, or only sends it
+    for root in range(2):
+        links[root, PARENT] = links[root, NEXT] = -1
+    links[0, LEVEL] = -1
+    n_labels = np.int64(2)
     goal, goal_level = -1, 0
     expansions = 0
     for k in range(n_slots):
@@ -644,10 +816,7 @@ def _labels(
                 label = ws.head[kind, k, start]
                 while label >= 0:
                     old = values[label]
-                    if _hopeless(
-                        costs, prices, ws, parts, part_low, part_tables, part_n_tables, table_lambda,
-                        table_theta, kind, k, start, old, margin,
-                    ):  # fmt: skip
+                    if _hopeless(costs, prices, ws, n_live, kind, k, start, old, margin_s):
                         label = links[label, NEXT]
                         continue
                     expansions += 1
@@ -660,8 +829,8 @@ def _labels(
                     else:
                         n_arcs = (n_slots - k) * (n_levels if start > 0 else 1)
                     for arc in range(n_arcs):
-                        old = values[label]  # values may have moved
-                        new[:] = old
+                        for column in range(8):
+                            new[column] = values[label, column]
                         if kind == IN:
                             end, slot, level = start + arc + 1, k, -1
                             work_s += costs.compute_s[k, end - 1]
@@ -695,44 +864,54 @@ def _labels(
                                 + prices.bottleneck * new[BUSIEST]
                                 + tokens * max(new[LOOP], m * new[SLOWEST])
                             )
-                            if total < margin and new[ERROR] <= costs.error_budget:
-                                margin, goal, goal_level = total, label, level
+                            if total < margin_s and new[ERROR] <= costs.error_budget:
+                                margin_s, goal, goal_level = total, label, level
                             continue
                         to_kind = OUT if kind == IN else IN
-                        if _hopeless(
-                            costs, prices, ws, parts, part_low, part_tables, part_n_tables, table_lambda,
-                            table_theta, to_kind, slot, end, new, margin,
-                        ):  # fmt: skip
+                        if _hopeless(costs, prices, ws, n_live, to_kind, slot, end, new, margin_s):
                             continue
                         if n_labels == len(values):
-                            values = np.concatenate((values, np.empty_like(values)))
-                            links = np.concatenate((links, np.empty_like(links)))
-                        values[n_labels] = new
-                        if _insert(costs, prices, ws, values, links, n_labels, to_kind, slot, end, released, priced):
-                            links[n_labels, PARENT] = label
-                            links[n_labels, SLOT] = slot
-                            links[n_labels, BLOCK] = end
-                            links[n_labels, LEVEL] = level
-                            n_labels += 1
+                            values, links = _grow(values, links)
+                        at = n_labels
+                        if beam:
+                            new[ESTIMATE] = _estimate_s(costs, prices, ws, to_kind, slot, end, new)
+                            kept = ws.head[to_kind, slot, end]
+                            if kept >= 0:
+                                if values[kept, ESTIMATE] <= new[ESTIMATE]:
+                                    continue
+                                at = kept
+                            else:
+                                links[at, NEXT] = -1
+                                ws.head[to_kind, slot, end] = at
+                            _write(values, at, new)
+                        else:
+                            _write(values, at, new)
+                            if not _insert(costs, prices, ws, values, links, at, to_kind, slot, end, priced):
+                                continue
+                        links[at, PARENT] = label
+                        links[at, SLOT] = slot
+                        links[at, BLOCK] = end
+                        links[at, LEVEL] = level
+                        n_labels += at == n_labels
                     label = links[label, NEXT]
     if goal >= 0:
-        best_cuts[:], best_levels[:] = 0, 0
+        ws.trial.fill(0)
         level = goal_level
         label = goal
         while label >= 0:
             if links[label, LEVEL] < 0:  # Out: the slot's last block, and the level it sends at
-                best_levels[links[label, SLOT]] = level
-                best_cuts[links[label, SLOT]] = links[label, BLOCK]
+                ws.trial[LEVELS, links[label, SLOT]] = level
+                ws.trial[CUTS, links[label, SLOT]] = links[label, BLOCK]
             else:
                 level = links[label, LEVEL]
             label = links[label, PARENT]
         for k in range(1, n_slots):
-            best_cuts[k] = max(best_cuts[k], best_cuts[k - 1])
-        best = objective(costs, prices, best_cuts, best_levels)
-    return best, expansions
+            ws.trial[CUTS, k] = max(ws.trial[CUTS, k], ws.trial[CUTS, k - 1])
+        _consider(costs, prices, ws)
+    return expansions
 
 
-@njit(cache=True)
+@inner
 def _compute(
     costs: Costs, prices: Prices, k: int, end: int, work_s: float, token_s: float, load_s: float, label: F64
 ) -> None:
@@ -748,7 +927,7 @@ def _compute(
     label[SLOWEST] = max(label[SLOWEST], token_s)
 
 
-@njit(cache=True)
+@inner
 def _send(costs: Costs, prices: Prices, i: int, j: int, boundary: int, level: int, label: F64) -> None:
     """Extend a label, in place, by the hop i -> j with its codecs."""
     m = costs.micro_batches
@@ -767,7 +946,7 @@ def _send(costs: Costs, prices: Prices, i: int, j: int, boundary: int, level: in
     label[SLOWEST] = max(label[SLOWEST], ratio * max(encode_s, send_s, decode_s))
 
 
-@njit(cache=True)
+@inner
 def _insert(
     costs: Costs,
     prices: Prices,
@@ -778,7 +957,6 @@ def _insert(
     kind: int,
     slot: int,
     boundary: int,
-    released: bool,
     priced: bool,
 ) -> bool:
     """Put label `new` into its node's front unless another is at least as good; drop those it beats.
@@ -794,8 +972,9 @@ def _insert(
     a_first = a[FIRST] + a[PRICE]
     a_last = max(a[LAST], a[FIRST] + least_s) + a[PRICE]
     a_busiest = max(a[BUSIEST], floor[FLOOR_BUSIEST])
-    a_slowest = max(a[SLOWEST], floor[FLOOR_SLOWEST])
     busy, decoding = prices.bottleneck > 0.0, tokens > 0
+    least_slowest_s, least_loop_s = floor[FLOOR_SLOWEST], floor[FLOOR_LOOP] / max(1, tokens)
+    a_slowest = max(a[SLOWEST], least_slowest_s, (a[LOOP] + least_loop_s) / m)
     before, here = -1, ws.head[kind, slot, boundary]
     while here >= 0:
         b = values[here]
@@ -826,7 +1005,10 @@ def _insert(
             and (not busy or a[BUSIEST] <= max(b[BUSIEST], floor[FLOOR_BUSIEST]))
             and (
                 not decoding
-                or (a[LOOP] <= b[LOOP] and a[SLOWEST] <= max(b[SLOWEST], floor[FLOOR_SLOWEST]))
+                or (
+                    a[LOOP] <= b[LOOP]
+                    and a[SLOWEST] <= max(b[SLOWEST], least_slowest_s, (b[LOOP] + least_loop_s) / m)
+                )
             )
         ):
             links[before, NEXT] = links[here, NEXT]

@@ -27,7 +27,7 @@ from numba import njit
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def serve(first: float, last: float, service_s: float, release_s: float, m: int) -> tuple[float, float]:
     """Completion of micro-batches 1 and `m` (the last) after one more server; see the module."""
     return (
