@@ -174,6 +174,12 @@ def test_a_deadline_cuts_and_changes_nothing_before_it() -> None:
             assert (wire_before <= job.wire_bits + 1e-9).all()
             assert (job.wire_bits <= wire_bits + 1e-9).all()
             wire_before = job.wire_bits.copy()
+            computing_s = (job.times_s[:, :, 1] - job.times_s[:, :, 0]).sum(axis=1)
+            assert (job.busy_s.sum(axis=1) >= computing_s - 1e-9).all()
+            for booked in (job.busy_s, job.send_s):  # nothing in an epoch after the deadline
+                room = np.append(np.full(EPOCHS - 1, EPOCH_S), np.inf)
+                ahead = deadline_s - EPOCH_S * np.arange(EPOCHS)
+                assert (booked <= np.minimum(room, ahead).clip(0) + 1e-9).all()
             sending_s = (job.times_s[:, :, 3] - job.times_s[:, :, 2]).sum(axis=1)
             np.testing.assert_allclose(job.send_s.sum(axis=1)[:-1], sending_s[:-1], rtol=0, atol=1e-9)
         np.testing.assert_allclose(wire_before, wire_bits, rtol=0, atol=1e-9)
