@@ -136,7 +136,7 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def epoch_of(t, release_s, epoch_s, epochs):  # type: ignore[no-untyped-def]
     """Return which epoch since the release `t` lies in; the first and the last one have no outer end."""
     i = min(max(int((t - release_s) / epoch_s), 0), epochs - 1)
@@ -147,7 +147,7 @@ def epoch_of(t, release_s, epoch_s, epochs):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def carries(rate_bps, links, t, release_s, epoch_s, link_down_s):  # type: ignore[no-untyped-def]
     """Tell what one route, `rate_bps` (H,) over `links` (X,), carries from `t` on.
 
@@ -185,7 +185,7 @@ def carries(rate_bps, links, t, release_s, epoch_s, link_down_s):  # type: ignor
     return rate, until, breaks
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def outage(rate_bps, links, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
     """Return when the outage of one route at `t` is noticed, and when it is over (`t`: there is none).
 
@@ -224,7 +224,7 @@ def outage(rate_bps, links, t, release_s, epoch_s, detect_s, link_down_s):  # ty
     return noticed, last
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def take_route(rate_bps, links, on, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
     """Return which of a hop's two routes carries next and from when, for a transfer that is on route `on`.
 
@@ -240,7 +240,7 @@ def take_route(rate_bps, links, on, t, release_s, epoch_s, detect_s, link_down_s
     return on, back
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def sent_bits(rate_bps, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Return the bits a route that is up takes in [start, end)."""
     epochs = rate_bps.shape[0]
@@ -253,7 +253,7 @@ def sent_bits(rate_bps, start_s, end_s, release_s, epoch_s):  # type: ignore[no-
     return bits
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def send(  # type: ignore[no-untyped-def]
     rate_bps, latency_s, links, start_s, bits, release_s, deadline_s, epoch_s, detect_s, link_down_s
 ):
@@ -276,9 +276,7 @@ def send(  # type: ignore[no-untyped-def]
     while t < deadline_s:
         rate, until, breaks = carries(rate_bps[route], links[route], t, release_s, epoch_s, link_down_s)
         if rate <= 0.0:
-            route, t = take_route(
-                rate_bps, links, route, t, release_s, epoch_s, detect_s, link_down_s
-            )
+            route, t = take_route(rate_bps, links, route, t, release_s, epoch_s, detect_s, link_down_s)
             unbroken_from = t
             continue
         end = t + left / rate
@@ -295,7 +293,7 @@ def send(  # type: ignore[no-untyped-def]
     return deadline_s, latency_s[route], wire
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Add the seconds of [start, end) to the epochs since the release they fall in."""
     last = bins.shape[0] - 1
@@ -308,7 +306,7 @@ def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-u
         i += 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def compute(  # type: ignore[no-untyped-def]
     reset_s, met, lost_s, reload_s, busy_s, start_s, length_s, reboot_s, release_s, deadline_s, epoch_s
 ):
@@ -333,14 +331,14 @@ def compute(  # type: ignore[no-untyped-def]
     return min(start_s, deadline_s), min(end_s, deadline_s), met
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def calm_until(reset_s, met, lost_s, deadline_s):  # type: ignore[no-untyped-def]
     """Return until when a stage computes undisturbed: to its next reset, loss or the deadline."""
     calm_s = min(deadline_s, lost_s)
     return min(calm_s, reset_s[met]) if met < reset_s.shape[0] else calm_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
     """Execute one job on the true trace.
 
@@ -466,7 +464,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
     return end_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def generate(  # type: ignore[no-untyped-def]
     job, stages, start_s, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s
 ):
@@ -544,7 +542,7 @@ def generate(  # type: ignore[no-untyped-def]
     return min(t, deadline_s)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def closed_form_s(service_s, latency_s, micro_batches):  # type: ignore[no-untyped-def]
     """Return sum(service + latency) + (M - 1) * max(service).
 
