@@ -166,13 +166,13 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
     """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
     return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
@@ -185,7 +185,7 @@ def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignor
     return residual_outage_s(residual_s, step_s, now - expected_s)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
@@ -204,7 +204,7 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
     return left_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def route_now(  # type: ignore[no-untyped-def]
     links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
 ):
@@ -715,7 +715,6 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     over : bool
         The window is used up.
     """
-    cuts[b, :] = np.sort(cuts[b, :])
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     stage_slot = scratch[0]
     stage_end = scratch[1]
