@@ -46,7 +46,12 @@ def action_space(world: World, encoding: Encoding) -> gymnasium.Space:  # type: 
 
 
 def decode(
-    world: World, encoding: Encoding, actions: NDArray[np.generic], previous_cuts: Ints, cuts: Ints, levels: Ints
+    world: World,
+    encoding: Encoding,
+    actions: NDArray[np.generic],
+    previous_cuts: Ints,
+    cuts: Ints,
+    levels: Ints,
 ) -> None:
     """Turn actions into plans.
 
@@ -115,5 +120,3 @@ def _decode_fractions(  # type: ignore[no-untyped-def]
             share = 0.5 * (min(max(actions[b, slots + 1 + k], -1.0), 1.0) + 1.0)
             levels[b, k] = min(int(share * n_levels), n_levels - 1)
         _ground_rule(cuts[b], blocks, ground_hosts)
-
-

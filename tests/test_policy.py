@@ -40,7 +40,9 @@ def test_every_policy_meets_the_same_world(short):
             self.seed = seed
 
         def act(self, problem):
-            self.seen.append((problem.problems.items[0], problem.problems.content[0], problem.problems.primary_up))
+            self.seen.append(
+                (problem.problems.items[0], problem.problems.content[0], problem.problems.primary_up)
+            )
             return self.plan
 
     spread = Watcher(Plan((2, 4, 6, 8, 10, 12), (0,) * 6))
@@ -66,7 +68,9 @@ def test_the_trace_cannot_be_regenerated(short):
         def act(self, problem):
             self.items.append(float(problem.problems.items[0]))
             for field in problem.problems:
-                self.numbers |= {int(value) for value in field.ravel()[:50] if np.isfinite(value) and value >= 0}
+                self.numbers |= {
+                    int(value) for value in field.ravel()[:50] if np.isfinite(value) and value >= 0
+                }
             return Plan((2, 4, 6, 8, 10, 12), (0,) * 6)
 
         def regenerate(self, law):
