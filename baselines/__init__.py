@@ -1,0 +1,1 @@
+"""Planners and schedules to compare with; used from the checkout."""
