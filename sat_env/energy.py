@@ -51,7 +51,7 @@ def power_constants(energy: Energy, payload: Payload) -> Power:
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def]
     """Advance a battery by one epoch.
 
@@ -76,7 +76,7 @@ def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def
     return battery_j - taken, -taken, 0.0, (wanted - taken) * power.discharge_efficiency
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def allowed_mode(battery_j, power):  # type: ignore[no-untyped-def]
     """Return the best power mode the charge allows, -1 when it allows none."""
     if not power.enabled:

@@ -47,7 +47,7 @@ def outage_law(faults: Faults) -> OutageLaw:
     share = faults.link_tail_share
     longest = max(high, faults.link_tail_max_s if share > 0 else 0.0)
     step = longest / RESIDUAL_STEPS
-    ages = np.arange(RESIDUAL_STEPS + 1) * step
+    ages = np.arange(RESIDUAL_STEPS + 1, dtype=np.float64) * step
     body_alive, body_left = _body_survival(ages, low, high, rate)
     tail_alive, tail_left = _uniform_survival(ages, faults.link_tail_min_s, faults.link_tail_max_s)
     alive = (1 - share) * body_alive + share * tail_alive
@@ -69,11 +69,16 @@ def outage_law(faults: Faults) -> OutageLaw:
 def _cut_exponential_rate(low: float, high: float, mean: float) -> float:
     """Return the rate of an exponential cut to [low, high] whose mean is `mean` (< the middle)."""
     span = high - low
+    place = (mean - low) / span
+    if place < 1 / 500:  # the cut is nowhere near
+        return 1 / (mean - low)
+    if place > 0.4999:  # 1 / x - 1 / expm1(x) = 1/2 - x/12 + x**3/720 ...; and not so flat that digits cancel
+        return max(12 * (0.5 - place), 1e-4) / span
 
-    def excess(rate: float) -> float:
-        return low + 1 / rate - span / math.expm1(rate * span) - mean
+    def excess(x: float) -> float:
+        return 1 / x - 1 / math.expm1(x) - place
 
-    return float(brentq(excess, 1e-4 / span, 500.0 / span))
+    return float(brentq(excess, 1e-4, 500.0)) / span
 
 
 def _body_survival(ages: Array, low: float, high: float, rate: float) -> tuple[Array, Array]:

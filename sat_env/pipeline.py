@@ -6,11 +6,24 @@ Stage s computes micro-batch m, encodes it, and hop s carries it to stage s + 1,
     start of send(s, m)    = max(hop free, encoded(s, m), slot at the receiver free + credit)
     arrival(s + 1, m)      = decoded(end of send(s, m) + latency of the route)
 
-Encoder and decoder are servers of their own (the CPU beside the accelerator). On the true trace a rate is
-piecewise constant; a route goes down in mid-transfer, and the transfer waits or, `detect_s` after the
-break, moves to the backup; what was sent within the last round trip was not acknowledged and is sent
-again. A reset loses the micro-batch in flight; the stage takes it again after reboot and reload.
+Encoder and decoder are servers of their own (the CPU beside the accelerator). A slot at the sender is taken
+from the start of compute to the end of the send, one at the receiver from the start of the send to the end of
+compute there.
+
+On the true trace a rate is piecewise constant. A route is down while one of its links is, and while its rate
+is 0: a gap of its contact. What overlaps or touches is one outage. The sender notices it `detect_s` after it
+starts, but a gap, which the contact plan foretells, as it starts. A transfer takes its hop and starts on the
+primary, up or not. It changes route when the outage of the one it is on has been noticed and the other is up
+sooner; it does not return because the primary recovers, but the next micro-batch starts on the primary again.
+When an outage of a link breaks a transfer, what was sent within the last round trip was not acknowledged and
+is sent again; the end of a contact loses nothing.
+
+A reset makes its stage unavailable until the reboot and the reload of its blocks are over. It loses the
+micro-batch that is being computed, which starts again from its beginning; those that have arrived, or wait to
+be sent, are in storage and kept. A lost satellite never completes.
+
 The last stage is the ground; with no blocks there it computes for 0 s and receives the result.
+`tests/oracles/pipeline_events.py` says the same as a discrete-event simulation.
 """
 
 from __future__ import annotations
@@ -69,6 +82,9 @@ class JobRun(NamedTuple):
     busy_s: Array  # (S, H) seconds of computing within each epoch since the release
     send_s: Array  # (S, H) seconds of sending within each epoch
     resets_met: Ints  # (S,) index of the first reset not yet met
+    calm_until_s: Array  # (S,) no reset or loss of the stage's satellite before this, nor the deadline
+    clear_rate_bps: Array  # (S,) what the primary carries ...
+    clear_until_s: Array  # (S,) ... until then
 
 
 job_run_handle = handle_maker(JobRun)
@@ -114,94 +130,134 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
         busy_s=zeros(stages, epochs),
         send_s=zeros(stages, epochs),
         resets_met=ints(stages),
+        calm_until_s=zeros(stages),
+        clear_rate_bps=zeros(stages),
+        clear_until_s=zeros(stages),
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def route_state(job, hop, route, t, release_s, epoch_s, link_down_s):  # type: ignore[no-untyped-def]
-    """Tell whether a route carries bits at time `t`.
+@njit(cache=True)
+def epoch_of(t, release_s, epoch_s, epochs):  # type: ignore[no-untyped-def]
+    """Return which epoch since the release `t` lies in; the first and the last one have no outer end."""
+    i = min(max(int((t - release_s) / epoch_s), 0), epochs - 1)
+    while i > 0 and release_s + i * epoch_s > t:
+        i -= 1
+    while i < epochs - 1 and release_s + (i + 1) * epoch_s <= t:
+        i += 1
+    return i
+
+
+@njit(cache=True)
+def carries(rate_bps, links, t, release_s, epoch_s, link_down_s):  # type: ignore[no-untyped-def]
+    """Tell what one route, `rate_bps` (H,) over `links` (X,), carries from `t` on.
 
     Returns
     -------
-    up : bool
-    until_s : float
-        Up: when it next changes (goes down, or a new epoch changes its rate). Down: not up before this.
-    since_s : float
-        Down: since when.
     rate_bps : float
+        0 while it is down.
+    until_s : float
+        Up: how long at this rate.
     breaks : bool
-        Up: whether the change at `until_s` is a break.
+        Up: whether an outage ends it, and not a change of the rate or the end of the contact.
     """
-    n_rates = job.route_rate_bps.shape[2]
-    piece = min(max(int((t - release_s) / epoch_s), 0), n_rates - 1)
-    while piece < n_rates - 1 and release_s + (piece + 1) * epoch_s <= t:
-        piece += 1
-    rate = job.route_rate_bps[hop, route, piece]
-    up = rate > 0.0
-    breaks = False
-    since = math.inf
+    epochs = rate_bps.shape[0]
+    now = epoch_of(t, release_s, epoch_s, epochs)
+    rate = rate_bps[now]
     until = math.inf
-    if up:
-        if piece < n_rates - 1:
-            until = release_s + (piece + 1) * epoch_s
-            breaks = job.route_rate_bps[hop, route, piece + 1] <= 0.0
-    else:
-        first = piece
-        while first > 0 and job.route_rate_bps[hop, route, first - 1] <= 0.0:
-            first -= 1
-        since = release_s + first * epoch_s
-        following = piece + 1
-        while following < n_rates and job.route_rate_bps[hop, route, following] <= 0.0:
-            following += 1
-        if following < n_rates:
-            until = release_s + following * epoch_s
-    recover = -math.inf
-    for x in range(job.route_links.shape[2]):
-        link = job.route_links[hop, route, x]
+    breaks = False
+    for i in range(now + 1, epochs):
+        if rate_bps[i] != rate:
+            until = release_s + i * epoch_s
+            break
+    for x in range(links.shape[0]):
+        link = links[x]
         if link < 0:
             break
         for n in range(link_down_s.shape[1]):
-            start = link_down_s[link, n, 0]
-            end = link_down_s[link, n, 1]
-            if t < start:
-                if up and start <= until:
+            if link_down_s[link, n, 1] > t:
+                start = link_down_s[link, n, 0]
+                if start <= t:
+                    return 0.0, t, False
+                if start <= until:
                     until = start
                     breaks = True
                 break
-            if t < end:
-                if up:
-                    up = False
-                    until = end
-                    since = start
-                else:
-                    since = min(since, start)
-                recover = max(recover, end)
+    return rate, until, breaks
+
+
+@njit(cache=True)
+def outage(rate_bps, links, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
+    """Return when the outage of one route at `t` is noticed, and when it is over (`t`: there is none).
+
+    Outages of its links and gaps of its contact that overlap or touch are one outage; it is noticed
+    `detect_s` after the first of them, or as a gap starts.
+    """
+    noticed = math.inf
+    first = t
+    last = t
+    grows = True
+    while grows:
+        grows = False
+        for i in range(rate_bps.shape[0]):
+            if rate_bps[i] <= 0.0:
+                start = release_s + i * epoch_s if i > 0 else -math.inf
+                end = release_s + (i + 1) * epoch_s if i < rate_bps.shape[0] - 1 else math.inf
+                if start <= last and end >= first:
+                    noticed = min(noticed, start)
+                    grows = grows or start < first or end > last
+                    first = min(first, start)
+                    last = max(last, end)
+        for x in range(links.shape[0]):
+            link = links[x]
+            if link < 0:
                 break
-    if not up:
-        until = max(until, recover) if recover > -math.inf else until
-    return up, until, since, rate, breaks
+            for n in range(link_down_s.shape[1]):
+                start = link_down_s[link, n, 0]
+                end = link_down_s[link, n, 1]
+                if start > last:
+                    break
+                if end >= first:
+                    noticed = min(noticed, start + detect_s)
+                    grows = grows or start < first or end > last
+                    first = min(first, start)
+                    last = max(last, end)
+    return noticed, last
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def unacknowledged_bits(job, hop, route, run_start_s, break_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
-    """Return the bits sent within the last round trip before a break (and since `run_start_s`)."""
-    n_rates = job.route_rate_bps.shape[2]
-    t = max(run_start_s, break_s - 2.0 * job.route_latency_s[hop, route])
+@njit(cache=True)
+def take_route(rate_bps, links, on, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
+    """Return which of a hop's two routes carries next and from when, for a transfer that is on route `on`.
+
+    It stays where it is unless the outage there is noticed and the other route is up before this one is.
+    """
+    noticed, back = outage(rate_bps[on], links[on], t, release_s, epoch_s, detect_s, link_down_s)
+    leave = max(t, noticed)
+    if leave < back:
+        other = 1 - on
+        _, ready = outage(rate_bps[other], links[other], leave, release_s, epoch_s, detect_s, link_down_s)
+        if ready < back:
+            return other, ready
+    return on, back
+
+
+@njit(cache=True)
+def sent_bits(rate_bps, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
+    """Return the bits a route that is up takes in [start, end)."""
+    epochs = rate_bps.shape[0]
     bits = 0.0
-    while t < break_s:
-        piece = min(max(int((t - release_s) / epoch_s), 0), n_rates - 1)
-        while piece < n_rates - 1 and release_s + (piece + 1) * epoch_s <= t:
-            piece += 1
-        end = release_s + (piece + 1) * epoch_s if piece < n_rates - 1 else break_s
-        end = min(end, break_s)
-        bits += (end - t) * job.route_rate_bps[hop, route, piece]
-        t = end
+    while start_s < end_s:
+        i = epoch_of(start_s, release_s, epoch_s, epochs)
+        stop = min(release_s + (i + 1) * epoch_s, end_s) if i < epochs - 1 else end_s
+        bits += (stop - start_s) * rate_bps[i]
+        start_s = stop
     return bits
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def send(job, hop, start_s, bits, release_s, deadline_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
-    """Carry one micro-batch over a hop on the true trace.
+@njit(cache=True)
+def send(  # type: ignore[no-untyped-def]
+    rate_bps, latency_s, links, start_s, bits, release_s, deadline_s, epoch_s, detect_s, link_down_s
+):
+    """Carry one micro-batch over a hop of two routes: `rate_bps` (2, H), `latency_s` (2,), `links` (2, X).
 
     Returns
     -------
@@ -209,87 +265,80 @@ def send(job, hop, start_s, bits, release_s, deadline_s, epoch_s, detect_s, link
         When the last bit left the sender (the deadline, if it never does).
     latency_s : float
         Of the route that carried the last bit.
+    wire_bits : float
+        Put on the hop until then.
     """
     left = bits
-    t = start_s
+    wire = 0.0
     route = 0
-    run_start = t
-    run_bits = 0.0
-    latency = job.route_latency_s[hop, 0]
+    t = start_s
+    unbroken_from = t
     while t < deadline_s:
-        up, until, since, rate, breaks = route_state(job, hop, route, t, release_s, epoch_s, link_down_s)
-        if not up:
-            other = 1 - route
-            ready_other = math.inf
-            noticed = max(t, since + detect_s)
-            if job.route_links[hop, other, 0] >= 0 and noticed < until:
-                up_other, until_other, _, _, _ = route_state(
-                    job, hop, other, noticed, release_s, epoch_s, link_down_s
-                )
-                ready_other = noticed if up_other else until_other
-            if ready_other < until:
-                route = other
-                t = ready_other
-                latency = job.route_latency_s[hop, route]
-            else:
-                t = until
-            run_start = t
-            run_bits = 0.0
+        rate, until, breaks = carries(rate_bps[route], links[route], t, release_s, epoch_s, link_down_s)
+        if rate <= 0.0:
+            route, t = take_route(rate_bps, links, route, t, release_s, epoch_s, detect_s, link_down_s)
+            unbroken_from = t
             continue
         end = t + left / rate
-        if end <= until:
-            job.wire_bits[hop] += left if end <= deadline_s else (deadline_s - t) * rate
-            return min(end, deadline_s), latency
         until = min(until, deadline_s)
+        if end <= until:
+            return end, latency_s[route], wire + left
         sent = (until - t) * rate
-        job.wire_bits[hop] += sent
-        left -= sent
-        run_bits += sent
+        wire += sent
+        left = max(left - sent, 0.0)
         if breaks and until < deadline_s:
-            back = unacknowledged_bits(job, hop, route, run_start, until, release_s, epoch_s)
-            left += min(run_bits, back)
-            run_bits = 0.0
+            acknowledged = max(unbroken_from, until - 2.0 * latency_s[route])
+            left += sent_bits(rate_bps[route], acknowledged, until, release_s, epoch_s)
         t = until
-    return deadline_s, latency
+    return deadline_s, latency_s[route], wire
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Add the seconds of [start, end) to the epochs since the release they fall in."""
     last = bins.shape[0] - 1
-    piece = min(max(int((start_s - release_s) / epoch_s), 0), last)
+    i = min(max(int((start_s - release_s) / epoch_s), 0), last)
     while start_s < end_s:
-        edge = release_s + (piece + 1) * epoch_s
-        stop = end_s if piece == last else min(edge, end_s)
+        stop = min(release_s + (i + 1) * epoch_s, end_s) if i < last else end_s
         if stop > start_s:
-            bins[piece] += stop - start_s
+            bins[i] += stop - start_s
             start_s = stop
-        piece = min(piece + 1, last)
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def compute_slot(job, s, start_s, length_s, reboot_s, release_s, deadline_s, epoch_s):  # type: ignore[no-untyped-def]
-    """Compute once on stage `s`, taking the micro-batch again after each reset; return start and end."""
-    i = job.resets_met[s]
-    while i < job.reset_s.shape[1] and job.reset_s[s, i] < min(start_s + length_s, deadline_s):
-        reset = job.reset_s[s, i]
-        if reset > start_s:
-            add_interval(job.busy_s[s], start_s, reset, release_s, epoch_s)
-        start_s = max(start_s, reset + reboot_s + job.reload_s[s])
         i += 1
-    job.resets_met[s] = i
-    start_s = min(start_s, deadline_s)
+
+
+@njit(cache=True)
+def compute(  # type: ignore[no-untyped-def]
+    reset_s, met, lost_s, reload_s, busy_s, start_s, length_s, reboot_s, release_s, deadline_s, epoch_s
+):
+    """Compute once on a stage, again after each of its resets (m,) from index `met` on.
+
+    Returns
+    -------
+    start_s, end_s : float
+        Of the attempt that was completed.
+    met : int
+        Index of the first reset not yet met.
+    """
+    stop_s = min(deadline_s, lost_s)
+    while met < reset_s.shape[0] and reset_s[met] < min(start_s + length_s, stop_s):
+        add_interval(busy_s, start_s, reset_s[met], release_s, epoch_s)
+        start_s = max(start_s, reset_s[met] + reboot_s + reload_s)
+        met += 1
     end_s = start_s + length_s
-    if job.lost_s[s] < end_s:
-        end_s = math.inf
-        start_s = min(start_s, max(job.lost_s[s], release_s))
-    end_s = min(end_s, deadline_s)
-    if length_s > 0.0:
-        add_interval(job.busy_s[s], start_s, min(end_s, job.lost_s[s]), release_s, epoch_s)
-    return start_s, end_s
+    add_interval(busy_s, start_s, min(end_s, stop_s), release_s, epoch_s)
+    if end_s > lost_s:
+        end_s = deadline_s
+    return min(start_s, deadline_s), min(end_s, deadline_s), met
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
+def calm_until(reset_s, met, lost_s, deadline_s):  # type: ignore[no-untyped-def]
+    """Return until when a stage computes undisturbed: to its next reset, loss or the deadline."""
+    calm_s = min(deadline_s, lost_s)
+    return min(calm_s, reset_s[met]) if met < reset_s.shape[0] else calm_s
+
+
+@njit(cache=True)
 def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
     """Execute one job on the true trace.
 
@@ -312,6 +361,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
         Completion of the last micro-batch (or token) on the ground.
     """
     micro_batches = job.scale.shape[0]
+    times_s = job.times_s
     for s in range(stages):
         job.wire_bits[s] = 0.0
         job.busy_s[s, :] = 0.0
@@ -319,50 +369,84 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
         job.encoder_free_s[s] = release_s
         job.decoder_free_s[s] = release_s
         job.hop_free_s[s] = job.hop_release_s[s]
-        job.resets_met[s] = 0
-        while (
-            job.resets_met[s] < job.reset_s.shape[1]
-            and job.reset_s[s, job.resets_met[s]] <= job.reset_from_s[s]
-        ):
-            job.resets_met[s] += 1
+        job.clear_until_s[s] = -math.inf
+        met = 0
+        while met < job.reset_s.shape[1] and job.reset_s[s, met] <= job.reset_from_s[s]:
+            met += 1
+        job.resets_met[s] = met
+        job.calm_until_s[s] = calm_until(job.reset_s[s], met, job.lost_s[s], deadline_s)
     for m in range(micro_batches):
         scale = job.scale[m]
         arrival = release_s
         for s in range(stages):
             start = max(arrival, job.stage_release_s[s])
             if m > 0:
-                start = max(start, job.times_s[s, m - 1, COMPUTE_END])
-            if job.slots_out[s] > 0 and m >= job.slots_out[s]:
-                start = max(start, job.times_s[s, m - job.slots_out[s], SEND_END])
-            start, end = compute_slot(
-                job,
-                s,
-                min(start, deadline_s),
-                job.compute_s[s] * scale,
-                reboot_s,
-                release_s,
-                deadline_s,
-                epoch_s,
-            )
-            job.times_s[s, m, COMPUTE_START] = start
-            job.times_s[s, m, COMPUTE_END] = end
+                start = max(start, times_s[s, m - 1, COMPUTE_END])
+            if s < stages - 1 and 0 < job.slots_out[s] <= m:
+                start = max(start, times_s[s, m - job.slots_out[s], SEND_END])
+            length = job.compute_s[s] * scale
+            end = start + length
+            if end <= job.calm_until_s[s]:
+                if length > 0.0:
+                    add_interval(job.busy_s[s], start, end, release_s, epoch_s)
+            else:
+                start, end, met = compute(
+                    job.reset_s[s],
+                    job.resets_met[s],
+                    job.lost_s[s],
+                    job.reload_s[s],
+                    job.busy_s[s],
+                    start,
+                    length,
+                    reboot_s,
+                    release_s,
+                    deadline_s,
+                    epoch_s,
+                )
+                job.resets_met[s] = met
+                job.calm_until_s[s] = calm_until(job.reset_s[s], met, job.lost_s[s], deadline_s)
+            times_s[s, m, COMPUTE_START] = start
+            times_s[s, m, COMPUTE_END] = end
             if s == stages - 1:
                 break
-            job.encoder_free_s[s] = max(end, job.encoder_free_s[s]) + job.encode_s[s] * scale
-            begin = max(job.encoder_free_s[s], job.hop_free_s[s])
-            if job.slots_in[s] > 0 and m >= job.slots_in[s]:
-                begin = max(begin, job.times_s[s + 1, m - job.slots_in[s], COMPUTE_END] + job.credit_s[s])
+            encoded = max(end, job.encoder_free_s[s]) + job.encode_s[s] * scale
+            job.encoder_free_s[s] = encoded
+            begin = max(encoded, job.hop_free_s[s])
+            if 0 < job.slots_in[s] <= m:
+                begin = max(begin, times_s[s + 1, m - job.slots_in[s], COMPUTE_END] + job.credit_s[s])
             begin = min(begin, deadline_s)
-            sent, latency = send(
-                job, s, begin, job.hop_bits[s] * scale, release_s, deadline_s, epoch_s, detect_s, link_down_s
-            )
+            bits = job.hop_bits[s] * scale
+            if begin >= job.clear_until_s[s] and begin < deadline_s:
+                rate, until, _ = carries(
+                    job.route_rate_bps[s, 0], job.route_links[s, 0], begin, release_s, epoch_s, link_down_s
+                )
+                job.clear_rate_bps[s] = rate
+                job.clear_until_s[s] = min(until, deadline_s)
+            sent = begin + bits / job.clear_rate_bps[s] if job.clear_rate_bps[s] > 0.0 else math.inf
+            if sent <= job.clear_until_s[s]:
+                latency = job.route_latency_s[s, 0]
+                job.wire_bits[s] += bits
+            else:
+                sent, latency, wire = send(
+                    job.route_rate_bps[s],
+                    job.route_latency_s[s],
+                    job.route_links[s],
+                    begin,
+                    bits,
+                    release_s,
+                    deadline_s,
+                    epoch_s,
+                    detect_s,
+                    link_down_s,
+                )
+                job.wire_bits[s] += wire
             add_interval(job.send_s[s], begin, sent, release_s, epoch_s)
             job.hop_free_s[s] = sent
-            job.times_s[s, m, SEND_START] = begin
-            job.times_s[s, m, SEND_END] = sent
+            times_s[s, m, SEND_START] = begin
+            times_s[s, m, SEND_END] = sent
             arrival = max(sent + latency, job.decoder_free_s[s + 1]) + job.decode_s[s + 1] * scale
             job.decoder_free_s[s + 1] = arrival
-    end_s = job.times_s[stages - 1, micro_batches - 1, COMPUTE_END]
+    end_s = times_s[stages - 1, micro_batches - 1, COMPUTE_END]
     if tokens > 0.0 and end_s < deadline_s:
         end_s = generate(
             job,
@@ -380,7 +464,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
     return end_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def generate(  # type: ignore[no-untyped-def]
     job, stages, start_s, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s
 ):
@@ -388,7 +472,8 @@ def generate(  # type: ignore[no-untyped-def]
 
     A group's token takes max(loop, M * slowest server) seconds, loop = all computing, codec, sending and
     latency once around (as in `planning.predict`). The rates are those of the moment; a hop that is down
-    with no backup up, a rebooting stage or a lost satellite stops the loop until it is back.
+    with no backup up, a rebooting stage or a lost satellite stops the loop until it is back. What a break
+    makes a hop send again is left out: a token is small.
 
     Returns
     -------
@@ -404,13 +489,12 @@ def generate(  # type: ignore[no-untyped-def]
         slowest = 0.0
         stopped_until = t
         for s in range(stages):
-            i = job.resets_met[s]
-            if i < job.reset_s.shape[1]:
-                if job.reset_s[s, i] <= t:
-                    stopped_until = max(stopped_until, job.reset_s[s, i] + reboot_s + job.reload_s[s])
-                    job.resets_met[s] = i + 1
-                else:
-                    until = min(until, job.reset_s[s, i])
+            while job.resets_met[s] < job.reset_s.shape[1] and job.reset_s[s, job.resets_met[s]] <= t:
+                reset = job.reset_s[s, job.resets_met[s]]
+                stopped_until = max(stopped_until, reset + reboot_s + job.reload_s[s])
+                job.resets_met[s] += 1
+            if job.resets_met[s] < job.reset_s.shape[1]:
+                until = min(until, job.reset_s[s, job.resets_met[s]])
             if job.lost_s[s] <= t:
                 stopped_until = deadline_s
             else:
@@ -419,21 +503,20 @@ def generate(  # type: ignore[no-untyped-def]
             slowest = max(slowest, job.token_compute_s[s])
             if s == stages - 1:
                 break
+            rates = job.route_rate_bps[s]
+            links = job.route_links[s]
             route = 0
-            up, change, since, rate, _ = route_state(job, s, 0, t, release_s, epoch_s, link_down_s)
-            if not up and job.route_links[s, 1, 0] >= 0:
-                noticed = max(t, since + detect_s)
-                up, change_other, _, rate, _ = route_state(
-                    job, s, 1, noticed, release_s, epoch_s, link_down_s
-                )
-                if up and noticed > t:
-                    stopped_until = max(stopped_until, min(noticed, change))
-                change = min(change, change_other)
-                route = 1
-            if not up:
-                stopped_until = max(stopped_until, change)
-                continue
+            rate, change, _ = carries(rates[0], links[0], t, release_s, epoch_s, link_down_s)
+            if rate <= 0.0:
+                route, ready = take_route(rates, links, 0, t, release_s, epoch_s, detect_s, link_down_s)
+                if ready > t:
+                    stopped_until = max(stopped_until, ready)
+                    continue
+                rate, change, _ = carries(rates[1], links[1], t, release_s, epoch_s, link_down_s)
+                _, back = outage(rates[0], links[0], t, release_s, epoch_s, detect_s, link_down_s)
+                change = min(change, back)
             until = min(until, change)
+            job.clear_rate_bps[s] = rate
             sending = job.token_bits[s] / rate
             slowest = max(slowest, sending, job.token_encode_s[s], job.token_decode_s[s])
             if s + 1 < stages - 1 or job.token_compute_s[s + 1] > 0.0:
@@ -446,17 +529,20 @@ def generate(  # type: ignore[no-untyped-def]
             continue
         token_s = max(loop, groups * slowest)
         done = min(left, (until - t) / token_s)
-        end = t + done * token_s if done < left else min(t + left * token_s, deadline_s)
         for s in range(stages):
             add_interval(job.busy_s[s], t, t + done * groups * job.token_compute_s[s], release_s, epoch_s)
             if s < stages - 1:
-                job.wire_bits[s] += done * groups * job.token_bits[s]
+                bits = done * groups * job.token_bits[s]
+                job.wire_bits[s] += bits
+                add_interval(job.send_s[s], t, t + bits / job.clear_rate_bps[s], release_s, epoch_s)
+        if done == left:
+            return t + left * token_s
         left -= done
-        t = max(end, until) if done == 0.0 else end
+        t = until
     return min(t, deadline_s)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def closed_form_s(service_s, latency_s, micro_batches):  # type: ignore[no-untyped-def]
     """Return sum(service + latency) + (M - 1) * max(service).
 

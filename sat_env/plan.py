@@ -42,9 +42,13 @@ class Plan:
         return np.array(self.cuts, np.int64), np.array(self.levels, np.int64)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def repair(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore[no-untyped-def]
     """Make a plan fit the memories, in place: blocks spill to the next slot with room, then backward.
+
+    A plan that fits is kept. One that does not is moved as little as its blocks need, and always to a plan
+    that fits if there is one, with one exception: under GROUND_ALL_OR_NONE a plan for the ground is not
+    moved to the satellites, nor the reverse.
 
     Parameters
     ----------
@@ -73,10 +77,9 @@ def repair(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore
         return needed <= memory_free_bytes[slots], False
     begin = 0
     for k in range(slots):
-        wanted = max(cuts[k], begin)
         room = memory_free_bytes[k]
         end = begin
-        while end < wanted and memory_bytes[end] <= room:
+        while end < cuts[k] and memory_bytes[end] <= room:
             room -= memory_bytes[end]
             end += 1
         if end != cuts[k]:

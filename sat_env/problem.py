@@ -37,6 +37,7 @@ class Problems(NamedTuple):
     # hops, upper triangle
     rate_bps: Array  # (B, K, K+1) of the route a transfer would take now; 0: none
     latency_s: Array  # (B, K, K+1)
+    route_hops: Array  # (B, K, K+1) links of the primary route
     release_s: Array  # (B, K, K+1) expected time until it carries bits: backlog, outage or detection
     primary_up: Array  # (B, K, K+1) 0 or 1
     state_age_s: Array  # (B, K, K+1) time since the primary route went down or came up
@@ -59,7 +60,7 @@ def empty_problems(worlds: int, slots: int) -> Problems:
     per_slot, per_hop = (worlds, slots + 1), (worlds, slots, slots + 1)
     for name in Problems._fields:
         shapes[name] = (np.float64, per_slot)
-    for name in ("rate_bps", "latency_s", "release_s", "primary_up", "state_age_s", "backup_bps"):
+    for name in ("rate_bps", "latency_s", "route_hops", "release_s", "primary_up", "state_age_s", "backup_bps"):
         shapes[name] = (np.float64, per_hop)
     for name in ("epoch", "epochs_left", "epochs_to_change"):
         shapes[name] = (np.int64, (worlds,))

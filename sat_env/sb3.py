@@ -89,6 +89,14 @@ class SatVecEnv(VecEnv):
             simulator.begin(np.flatnonzero(dones))
         return observation.split(self.worlds.observe(), simulator.slots), rewards, dones, infos
 
+    def episode_totals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return return and length so far of the running episodes (n,)."""
+        return self._returns.copy(), self._lengths.copy()
+
+    def set_episode_totals(self, totals: tuple[NDArray[np.float64], NDArray[np.int64]]) -> None:
+        """Go on from totals that `episode_totals` returned."""
+        self._returns[:], self._lengths[:] = totals
+
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give world i the seed `seed` + i, from the next reset on."""
         if seed is None:

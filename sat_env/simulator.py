@@ -8,7 +8,7 @@ of the episode. Everything is a numba kernel over arrays; B = 1 is the single en
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -21,13 +21,14 @@ from sat_env.plan import repair
 from sat_env.planning.predict import serve
 from sat_env.problem import (
     PlanningProblem,
+    Problems,
     block_seconds,
     empty_problems,
     planning_problem,
     problems_handle,
 )
 from sat_env.trace import INITIAL_INTERVALS, STREAM_WINDOW, Trace, draw_world, stream_key, trace_handle, uniform
-from sat_env.world import Prepared, World, world_handle
+from sat_env.world import Prepared, World, prepare, world_handle
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -315,6 +316,10 @@ def describe_hop(world, trace, state, problems, b, i, j, epoch, t, now):  # type
     problems.rate_bps[b, i, j] = backup_bps if takes_backup else primary_bps
     problems.latency_s[b, i, j] = world.route_latency_s[epoch, 1 if takes_backup else 0, i, j]
     problems.release_s[b, i, j] = wait
+    links = 0
+    while links < world.route_links.shape[4] and world.route_links[epoch, 0, i, j, links] >= 0:
+        links += 1
+    problems.route_hops[b, i, j] = links
     problems.primary_up[b, i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
     problems.state_age_s[b, i, j] = age
     problems.backup_bps[b, i, j] = backup_bps
@@ -704,6 +709,25 @@ def split_windows(windows: int, split: Split) -> range:
     return range(low, high)
 
 
+class Snapshot(NamedTuple):
+    """A copy of a simulator's worlds."""
+
+    trace: Trace
+    state: State
+    problems: Problems
+    seeds: NDArray[np.uint64]
+    episodes: Ints
+    over: NDArray[np.bool_]
+
+
+ArraysT = TypeVar("ArraysT", Trace, State, Problems)
+
+
+def copy_arrays(arrays: ArraysT) -> ArraysT:
+    """Return the same NamedTuple over copies of its arrays."""
+    return type(arrays)(*(field.copy() for field in arrays))
+
+
 class Handles(NamedTuple):
     """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
 
@@ -875,6 +899,48 @@ class Simulator:
             self.plan_levels,
             self.over,
         )
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of everything the worlds will ever depend on; plain arrays, so it can be pickled."""
+        return Snapshot(
+            trace=copy_arrays(self.trace),
+            state=copy_arrays(self.state),
+            problems=copy_arrays(self.problems),
+            seeds=self.seeds.copy(),
+            episodes=self.episodes.copy(),
+            over=self.over.copy(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put the worlds back where `snapshot` was taken.
+
+        Raises
+        ------
+        ValueError
+            The snapshot is of another number of worlds, or of another scenario.
+        """
+        if snapshot.state.battery_j.shape != self.state.battery_j.shape:
+            raise ValueError(
+                f"snapshot = {snapshot.state.battery_j.shape[0]} worlds of "
+                f"{snapshot.state.battery_j.shape[1]} satellites: must be of the same scenario and "
+                f"{self.worlds} worlds"
+            )
+        self._grow_trace(snapshot.trace.link_down_s.shape[2], snapshot.trace.reset_s.shape[2])
+        self.trace = copy_arrays(snapshot.trace)
+        self.state = copy_arrays(snapshot.state)
+        self.problems = copy_arrays(snapshot.problems)
+        self.seeds[...] = snapshot.seeds
+        self.episodes[...] = snapshot.episodes
+        self.over[...] = snapshot.over
+        self._point()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.prepared.scenario, self.worlds, self.split, self.snapshot()
+
+    def __setstate__(self, saved: tuple[Any, ...]) -> None:
+        scenario, worlds, split, snapshot = saved
+        self.__init__(prepare(scenario), worlds, split)  # type: ignore[misc]
+        self.restore(snapshot)
 
     def problem(self, b: int = 0) -> PlanningProblem:
         """Return the PlanningProblem of world `b`."""

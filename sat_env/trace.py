@@ -68,7 +68,7 @@ class TraceLaw(NamedTuple):
     charge_high: float
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def mix(value):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (SplitMix64 finaliser)."""
     value = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
@@ -77,33 +77,33 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
     """Return the key of one stream of one episode."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def uniform(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return the `counter`-th uniform draw in (0, 1) of `subject`."""
     bits = mix(mix(key ^ np.uint64(subject)) ^ np.uint64(counter))
-    return (float(bits >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
+    return (float(bits >> np.uint64(12)) + 0.5) * (1.0 / 4503599627370496.0)  # 52 bits: never rounds to 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def exponential(key, subject, counter, mean):  # type: ignore[no-untyped-def]
     """Return an exponential draw."""
     return -mean * math.log(uniform(key, subject, counter))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def normal(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return a standard normal draw (Box and Muller); uses counters 2c and 2c + 1."""
     radius = math.sqrt(-2.0 * math.log(uniform(key, subject, 2 * counter)))
     return radius * math.cos(2.0 * math.pi * uniform(key, subject, 2 * counter + 1))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     """Return a log-normal draw of mean 1; exactly 1 when `sigma` is 0."""
     if sigma == 0.0:
@@ -111,7 +111,7 @@ def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     return math.exp(sigma * normal(key, subject, counter) - 0.5 * sigma * sigma)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     """Draw the length of one outage; uses counters c and c + 1."""
     shape = uniform(key, subject, counter)
@@ -122,7 +122,7 @@ def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     return law.low_s - math.log1p(u * math.expm1(-law.body_rate_per_s * span)) / law.body_rate_per_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
     """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
     longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
@@ -134,7 +134,7 @@ def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
         counter += 3
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyped-def]
     """Draw the outages of one link over [0, horizon_s) into ``into`` (n, 2).
 
@@ -181,7 +181,7 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
     return count
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
     """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
     lost = math.inf
@@ -192,7 +192,7 @@ def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore
     return lost
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def draw_world(  # type: ignore[no-untyped-def]
     seed, episode, b, window, trace, law, outages, links, link_ends, link_is_downlink, nodes, planes, anomaly
 ):
@@ -203,8 +203,8 @@ def draw_world(  # type: ignore[no-untyped-def]
     links, nodes : (W,), (V,) int
         Global ids of the window's links and satellites, -1 padded: draws are keyed by global ids, so they
         do not depend on which window-local place an id has.
-    anomaly : (T, V) bool
-        Whether the satellite is in the South Atlantic Anomaly during the epoch.
+    anomaly : (T, N) bool
+        Whether each of all N satellites is in the South Atlantic Anomaly during the epoch.
 
     Returns
     -------
@@ -249,15 +249,16 @@ def draw_world(  # type: ignore[no-untyped-def]
         trace.lost_s[b, v] = loss_time_s(key_loss, key_plane, law, node, planes[node], n_nodes)
         if law.reset_mtbf_s > 0.0:
             resets_needed = max(
-                resets_needed, draw_resets(key, node, law, anomaly[:, v], horizon_s, trace.reset_s[b, v])
+                resets_needed, draw_resets(key, node, law, anomaly[:, node], horizon_s, trace.reset_s[b, v])
             )
 
     key = stream_key(seed, episode, STREAM_ARRIVALS)
     state = 1.0 if uniform(key, 0, 0) < 0.5 else -1.0
-    change = -math.expm1(-law.epoch_s / law.burst_mean_s)
+    # that a random telegraph signal has changed an odd number of times within an epoch
+    change = -0.5 * math.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
     for t in range(n_epochs):
         if uniform(key, 1, t) < change:
-            state = 1.0 if uniform(key, 2, t) < 0.5 else -1.0
+            state = -state
         trace.items[b, t] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
 
     key = stream_key(seed, episode, STREAM_CONTENT)
@@ -277,7 +278,7 @@ def draw_world(  # type: ignore[no-untyped-def]
     return needed, resets_needed
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-untyped-def]
     """Draw a satellite's resets: a Poisson process, faster in the Anomaly (by thinning)."""
     count = 0

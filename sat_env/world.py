@@ -110,7 +110,7 @@ def prepare(scenario: Scenario) -> Prepared:
     ScenarioError
         A block larger than any memory, an unknown level, or a field refused while orbits are computed.
     """
-    profile = _profile(scenario)
+    profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)
     _check_memory(scenario, profile)
@@ -125,7 +125,8 @@ def prepare(scenario: Scenario) -> Prepared:
     )
 
 
-def _profile(scenario: Scenario) -> ModelProfile:
+def load_model(scenario: Scenario) -> ModelProfile:
+    """Return the profile of the scenario's model, in its units."""
     jobs, model = scenario.jobs, scenario.model
     options: dict[str, float | int] = {"dtype_bytes": int(model.dtype_bytes)}
     if jobs.kind == "images":

@@ -1,5 +1,6 @@
 """Random planning problems and a brute-force planner, shared by the planning tests."""
 
+from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
 
 import numpy as np
@@ -64,7 +65,7 @@ def random_problem(
     )
 
 
-def canonical_plans(n_slots: int, n_blocks: int, n_levels: int):
+def canonical_plans(n_slots: int, n_blocks: int, n_levels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every canonical plan, as (cuts, levels)."""
     for cuts in combinations_with_replacement(range(n_blocks + 1), n_slots):
         starts = (0, *cuts[:-1])

@@ -227,6 +227,44 @@ def check_plan(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> tupl
 
 
 @njit(cache=True)
+def costs_row(costs: Costs, b: int) -> Costs:
+    """Problem b of a batch: the same tuple with a leading axis B on every field."""
+    return Costs(
+        costs.compute_s[b],
+        costs.boundary_bytes[b],
+        costs.encode_s[b],
+        costs.decode_s[b],
+        costs.rate_bps[b],
+        costs.latency_s[b],
+        costs.stage_release_s[b],
+        costs.hop_release_s[b],
+        costs.load_s[b],
+        costs.memory_bytes[b],
+        costs.memory_free_bytes[b],
+        costs.error[b],
+        costs.error_budget[b],
+        costs.micro_batches[b],
+        costs.ground_hosts[b],
+        costs.n_tokens[b],
+        costs.token_compute_s[b],
+        costs.token_bytes[b],
+        costs.return_s[b],
+    )
+
+
+@njit(cache=True)
+def prices_row(prices: Prices, b: int) -> Prices:
+    """Prices of problem b of a batch."""
+    return Prices(
+        prices.load_weight[b],
+        prices.bottleneck[b],
+        prices.stage_price[b],
+        prices.hop_price[b],
+        prices.hop_fixed_s[b],
+    )
+
+
+@njit(cache=True)
 def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
     """Set to 0, in place, every level that has no effect."""
     start = 0

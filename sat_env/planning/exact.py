@@ -35,8 +35,10 @@ from sat_env.planning.costs import (
     I64,
     Costs,
     Prices,
+    costs_row,
     make_canonical,
     neutral_prices,
+    prices_row,
 )
 from sat_env.planning.predict import objective, plan_error, predict, serve, token_ratio, transfer_s
 
@@ -170,21 +172,50 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
         Optimal for `objective`; its ``objective`` is inf if no plan is feasible.
     """
     ws = workspace or workspace_for(costs)
-    expansions = search(costs, prices or neutral_prices(costs.rate_bps.shape[0]), ws)
-    cuts, levels = ws.best[CUTS].copy(), ws.best[LEVELS].copy()
-    best_s = float(ws.best_s[0])
-    if best_s == np.inf:
-        return Solution(cuts, levels, best_s, best_s, 0.0, expansions)
-    return Solution(
-        cuts, levels, best_s, predict(costs, cuts, levels), plan_error(costs, cuts, levels), expansions
-    )
+    n_slots = costs.rate_bps.shape[0]
+    plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
+    expansions = np.empty(1, dtype=np.int64)
+    one_costs = Costs(*(np.asarray(field)[None] for field in costs))
+    one_prices = Prices(*(np.asarray(field)[None] for field in prices or neutral_prices(n_slots)))
+    search_each(one_costs, one_prices, ws, plans, outcomes, expansions)
+    best_s, makespan_s, error = outcomes[0].tolist()
+    return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, int(expansions[0]))
 
 
 @njit(cache=True)
+def search_each(
+    costs: Costs, prices: Prices, ws: Workspace, plans: I64, outcomes: F64, expansions: I64
+) -> None:
+    """Solve B problems of one size, one after another.
+
+    Parameters
+    ----------
+    costs, prices
+        With a leading axis B on every field, scalars included.
+    ws
+        Workspace of that size.
+    plans
+        (B, 2, K) out: cuts and levels, canonical; zeros where infeasible.
+    outcomes
+        (B, 3) out: objective, makespan (both s, inf where infeasible), error.
+    expansions
+        (B,) out.
+    """
+    for b in range(len(plans)):
+        row = costs_row(costs, b)
+        expansions[b] = search(row, prices_row(prices, b), ws)
+        _copy(ws.best, plans[b])
+        outcomes[b, 0] = ws.best_s[0]
+        feasible = ws.best_s[0] < np.inf
+        outcomes[b, 1] = predict(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else np.inf
+        outcomes[b, 2] = plan_error(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else 0.0
+
+
+@inner
 def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
     """Leave an optimal canonical plan in ``ws.best`` and its objective in ``ws.best_s``; return the expansions.
 
-    The kernel under `solve`. An infeasible problem leaves zeros and inf.
+    To be called from compiled code. An infeasible problem leaves zeros and inf.
     """
     n_blocks = costs.compute_s.shape[1]
     ws.best.fill(0)
@@ -575,8 +606,10 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
     parts = ws.parts
     n_thetas = THETAS if costs.n_tokens > 0 else 1
     released = _is_released(costs, prices)
+    # A pass costs as much as many labels: parts pay on large problems, and little where releases rule.
+    most_parts = min(MAX_PARTS, 4 if released else 2 + costs.compute_s.shape[1] // 4)
     n_parts, split = 0, -1  # the part to split; -1: none yet
-    while n_parts < MAX_PARTS:
+    while n_parts < most_parts:
         g = np.int64(n_parts)
         if split < 0:
             parts.low_s[g], parts.cap_s[g] = _source(ws, FLOOR_PERIOD), np.inf

@@ -20,13 +20,14 @@ route which carried the last bit; propagation does not occupy the hop, and later
 earlier (they wait their turn).
 
 **Rate.** Piecewise constant: `rate_bps[i]` on [rate_start_s[i], rate_start_s[i+1]), the last one for ever. A
-rate of 0 stalls a transfer without breaking it.
+rate of 0 is a gap of the contact: known beforehand, so it breaks nothing and is noticed at once.
 
-**Routes.** A route is down on half-open intervals [down, up); `up` may be inf. Every transfer starts on the
-primary. It leaves the route it is on only when this has been down for `detect_s` (counted from the start of
-the interval, even if that lies before the transfer) and the other route is up; until then it waits for the
-earliest of: its route comes up, or, once `detect_s` is over, the other route comes up. If both happen at one
-time it stays. The recovery of the primary alone does not call a transfer back from the backup; the next
+**Routes.** A route is down in its gaps and on half-open intervals [down, up), which may overlap (it has several
+links); `up` may be inf. What overlaps or touches is one outage. It is noticed `detect_s` after the first of its
+intervals starts, even if that lies before the transfer, or when a gap starts in it. Every transfer starts on
+the primary. It leaves the route it is on only when the outage there is noticed and the other route is up; until
+then it waits for the earliest of: its route comes up, or, once noticed, the other route comes up. If both
+happen at one time it stays. The recovery of the primary alone does not call a transfer back from the backup; the next
 micro-batch starts on the primary again. The rule is symmetric: a backup that goes down is left for the
 primary in the same way.
 
@@ -60,14 +61,23 @@ class Route:
     rate_bps: np.ndarray  # (n,)
     rate_start_s: np.ndarray = field(default_factory=lambda: np.zeros(1))  # (n,) increasing, the first 0
     latency_s: float = 0.0  # propagation
-    down_s: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (d, 2) [down, up), increasing
+    down_s: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (d, 2) [down, up)
 
-    def outage(self, t: float) -> tuple[float, float] | None:
-        """Interval [down, up) that holds t, if any."""
-        for down, up in self.down_s:
-            if down <= t < up:
-                return float(down), float(up)
-        return None
+    def outage(self, t: float, detect_s: float) -> tuple[float, float] | None:
+        """When the outage that holds t, if any, is noticed and over."""
+        ends = [*self.rate_start_s[1:], inf]
+        causes = [(float(down), float(up), float(down) + detect_s) for down, up in self.down_s]
+        for start, end, rate in zip(self.rate_start_s, ends, self.rate_bps, strict=True):
+            if rate == 0:
+                causes.append((float(start), float(end), float(start)))
+        outages: list[tuple[float, float, float]] = []  # noticed, start, end
+        for start, end, noticed in sorted(causes):
+            if outages and start <= outages[-1][2]:
+                before = outages.pop()
+                outages.append((min(before[0], noticed), before[1], max(before[2], end)))
+            else:
+                outages.append((noticed, start, end))
+        return next(((noticed, end) for noticed, start, end in outages if start <= t < end), None)
 
     def next_break(self, t: float) -> float:
         return min((float(down) for down, _ in self.down_s if down > t), default=inf)
@@ -200,6 +210,9 @@ def simulate(stages: Sequence[Stage], hops: Sequence[Hop]) -> Timeline:
             pieces: list[tuple[float, float, float]] = []  # start, end, rate of what was sent without a break
             while env.now < broken_at:
                 rate, changes_at = route.rate(env.now)
+                if rate == 0:
+                    pieces = []
+                    break
                 stop = min(changes_at, broken_at)
                 if left <= rate * (stop - env.now) or left == 0:
                     yield env.timeout(left / rate if left else 0.0)
@@ -215,15 +228,14 @@ def simulate(stages: Sequence[Stage], hops: Sequence[Hop]) -> Timeline:
 
     def take_route(routes: list[Route], on: int, detect_s: float) -> Generator[simpy.Event, object, int]:
         """Wait until route `on` is up, or until it may be left for the other; returns the one to use."""
-        while outage := routes[on].outage(env.now):
-            down, up = outage
-            detected = down + detect_s
+        while outage := routes[on].outage(env.now, detect_s):
+            noticed, up = outage
             other = 1 - on
             if len(routes) == 1:
                 yield until(up)
-            elif env.now < detected:
-                yield until(min(up, detected))
-            elif other_outage := routes[other].outage(env.now):
+            elif env.now < noticed:
+                yield until(min(up, noticed))
+            elif other_outage := routes[other].outage(env.now, detect_s):
                 yield until(min(up, other_outage[1]))
             else:
                 return other

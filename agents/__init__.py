@@ -1,0 +1,1 @@
+"""Learned agents, used from the checkout by train.py and eval.py."""

@@ -1,0 +1,82 @@
+"""The priced planner: exact A* whose objective also charges what a plan leaves to later jobs.
+
+objective = predicted makespan, with
+    loads spread over `horizon` epochs,
+    + bottleneck * compute seconds of the busiest satellite,
+    + downlink * seconds on the downlink,
+    + energy * compute seconds, each satellite weighed by how empty its battery is,
+    + risk * expected outage of every link on the way.
+
+It optimises each job exactly under these prices and ignores everything a constant price cannot say: what
+the next jobs are, when the chain changes. With all constants tuned jointly on training windows it is the
+honest opponent of every learned agent; `backlog` makes the bottleneck's price follow the backlog.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sat_env.planning.costs import Prices
+from sat_env.problem import Problems
+from sat_env.world import World
+
+CONSTANTS_DIR = Path(__file__).parent / "constants"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of the priced planner. The defaults price nothing and spread loads over 4 epochs."""
+
+    horizon: float = 4.0  # epochs a load is spread over, at least 1
+    bottleneck: float = 0.0  # seconds of makespan per compute second of the busiest satellite
+    downlink: float = 0.0  # per second of the downlink
+    energy: float = 0.0  # per compute second of a satellite with an empty battery
+    risk: float = 0.0  # per expected second of outage
+    backlog: float = 0.0  # growth of the bottleneck's price per epoch of mean backlog
+
+    def __post_init__(self) -> None:
+        if not self.horizon >= 1:
+            raise ValueError(f"horizon = {self.horizon}: must be at least 1 epoch")
+        for name in ("bottleneck", "downlink", "energy", "risk", "backlog"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
+
+
+def load_constants(scenario: str, variant: str) -> Constants:
+    """Return the constants tuned for a scenario, or the defaults where nothing was tuned.
+
+    Parameters
+    ----------
+    variant : {"replan", "priced", "backlog"}
+        Which family was tuned: only the horizon, all constant prices, or all with the backlog's slope.
+    """
+    path = CONSTANTS_DIR / f"{scenario}.json"
+    if not path.is_file():
+        return Constants()
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Constants(**found[variant]["constants"]) if variant in found else Constants()
+
+
+def prices(constants: Constants, world: World, problems: Problems) -> Prices:
+    """Return the prices of a batch of problems: every field has a leading axis (B,)."""
+    worlds, slots = problems.busy_s.shape[0], problems.rate_bps.shape[1]
+    backlog_epochs = problems.busy_s[:, :slots].mean(axis=1) / world.epoch_s
+    emptiness = (1.0 - problems.charge) * (1.0 - 0.5 * problems.light_ahead)
+    emptiness[:, slots] = 0.0
+    hop_price = np.zeros_like(problems.rate_bps)
+    hop_price[:, :, slots] = constants.downlink
+    outages = world.outages
+    outage_s = 0.0  # expected outage a link causes a job
+    if outages.up_mean_s > 0:
+        outage_s = min(outages.down_mean_s, world.deadline_s) * world.epoch_s / outages.up_mean_s
+    return Prices(
+        load_weight=np.full(worlds, 1.0 / constants.horizon),
+        bottleneck=constants.bottleneck * (1.0 + constants.backlog * backlog_epochs),
+        stage_price=constants.energy * emptiness,
+        hop_price=hop_price,
+        hop_fixed_s=constants.risk * outage_s * problems.route_hops,
+    )

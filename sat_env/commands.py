@@ -1,0 +1,158 @@
+"""What train.py and eval.py share: input by name or file, one-line errors, the table. Needs the `train` extra."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sat_env.evaluation.report import results_table
+from sat_env.evaluation.results import SCHEMA_VERSION, Results, Row, file_hash, this_run, write_results
+from sat_env.evaluation.runner import evaluate, world_of
+from sat_env.policy import Policy
+from sat_env.scenario import Elements, Scenario, load_scenario, require
+from sat_env.world import load_model, prepare
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def fail_cleanly(main: Callable[[], None]) -> None:
+    """Run a command: bad input ends it with one line on standard error and exit code 2.
+
+    Only errors this project raised itself count as bad input; anything else keeps its traceback.
+    """
+    try:
+        main()
+    except ValueError as error:
+        innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+        if not innermost.is_relative_to(PROJECT):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def resolve(scenario: str, elements: str | None = None, model: str | None = None) -> Scenario:
+    """Return a scenario by name or file, on real satellites and with another model where asked.
+
+    Raises
+    ------
+    ValueError
+        Anything in the input that is not allowed; everything is checked before any work.
+    """
+    resolved = load_scenario(scenario)
+    if elements is not None:
+        require(Path(elements).is_file(), "elements", elements, "an existing OMM or TLE file")
+        resolved = resolved.replace(motion=Elements(file=elements))
+    if model is not None:
+        resolved = swap_model(resolved, model)
+    prepare(resolved)
+    return resolved
+
+
+def swap_model(scenario: Scenario, model: str) -> Scenario:
+    """Return the scenario with another model, its load and memory kept in proportion.
+
+    Memory of a satellite scales with the weights, so that as many satellites hold the new model as held the
+    old one; items of a job scale so that a job computes as many FLOPs. For a language model a job becomes
+    requests of `prompt_tokens` with `generated_tokens` to generate.
+    """
+    old = load_model(scenario)
+    is_llm = model.startswith(("llama", "qwen"))
+    if model.endswith(".json"):
+        is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8")
+    changed = scenario.replace(
+        **{
+            "model.profile": model,
+            "model.units": 0,
+            "jobs.kind": "llm" if is_llm else "images",
+            "jobs.prompt_tokens": 512.0,
+            "jobs.generated_tokens": 32.0 if is_llm else scenario.jobs.generated_tokens,
+        }
+    )
+    new = load_model(changed)
+    units = min(scenario.model.units, new.n_blocks) if scenario.model.units else 0
+    flops = old.flops_per_item.sum() * (scenario.jobs.prompt_tokens if scenario.jobs.kind == "llm" else 1.0)
+    per_item = new.flops_per_item.sum() * (512.0 if is_llm else 1.0)
+    items = max(1.0, round(float(scenario.jobs.items * flops / per_item)))
+    kv = new.kv_bytes_per_token.sum() * items * (1 + scenario.jobs.burst) * (512.0 + 32.0 if is_llm else 0.0)
+    growth = float((new.weight_bytes.sum() + kv) / old.weight_bytes.sum())
+    return changed.replace(
+        **{
+            "model.units": units,
+            "jobs.items": items,
+            "jobs.micro_batches": scenario.jobs.micro_batches,
+            "payload.memory_bytes": scenario.payload.memory_bytes * growth,
+            "ground.memory_bytes": scenario.ground.memory_bytes * growth,
+        }
+    )
+
+
+def describe_input(scenario: Scenario) -> list[str]:
+    """Return what a run stands on, a line each."""
+    prepared = prepare(scenario)
+    contacts, profile = prepared.contacts, prepared.profile
+    return [
+        f"{scenario.name} ({scenario.hash()}): {contacts.n_nodes} satellites from {contacts.start_utc}, "
+        f"{scenario.chain.slots} slots, {profile.name} in {profile.n_blocks} parts of "
+        f"{np.mean(profile.weight_bytes) / 1e6:.0f} MB",
+        f"a job: {scenario.jobs.items:.0f} {'requests' if scenario.jobs.kind == 'llm' else 'images'} every "
+        f"{scenario.epoch_s:.0f} s, deadline {scenario.jobs.deadline_s:.0f} s; a satellite holds "
+        f"{scenario.payload.memory_bytes / 1e9:.2f} GB; levels {', '.join(prepared.levels)}",
+    ]
+
+
+def show_and_write(
+    console: Console,
+    policies_for: Callable[[str], Sequence[Policy]],
+    scenarios: Sequence[Scenario],
+    count: int,
+    seed: int,
+    out: Path | None,
+) -> None:
+    """Play every policy on the same test episodes, print the table, write the results file.
+
+    An interruption keeps what was played: the table and the file then hold those rows.
+    """
+    policies = {scenario.name: policies_for(scenario.name) for scenario in scenarios}
+    rows: list[Row] = []
+    total = sum(len(found) for found in policies.values()) * count
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        try:
+            for scenario in scenarios:
+                for row in evaluate(policies[scenario.name], scenario, count, seed):
+                    rows.append(row)
+                    progress.advance(task)
+        except KeyboardInterrupt:
+            console.print(f"interrupted: {len(rows)} of {total} episodes played")
+    if not rows:
+        return
+    console.print(results_table(rows))
+    if out is not None:
+        played = {row.scenario for row in rows}
+        entries = {p.name: entry_hash(p) for found in policies.values() for p in found}
+        write_results(
+            out,
+            Results(
+                SCHEMA_VERSION,
+                {name: entries[name] for name in {row.entry for row in rows}},
+                {scenario.name: world_of(scenario) for scenario in scenarios if scenario.name in played},
+                (this_run(sys.argv),),
+                tuple(rows),
+            ),
+        )
+        console.print(f"results: {out}")
+
+
+def entry_hash(policy: Policy) -> str:
+    """Return what identifies a policy: the hash of its file, or of its class and settings."""
+    path = getattr(policy, "path", None)
+    return file_hash(path) if path is not None else f"{type(policy).__module__}.{policy.name}"

@@ -1,0 +1,123 @@
+"""The one way to evaluate: every policy meets the same episodes through the same protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
+from sat_env.evaluation.results import Row, World
+from sat_env.policy import Policy, PolicySpec
+from sat_env.scenario import Scenario
+from sat_env.simulator import Simulator, Split, split_windows
+from sat_env.trace import Trace
+from sat_env.world import Prepared, prepare
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Which episode: a window and the seed of its trace."""
+
+    index: int
+    window: int
+    seed: int
+
+
+def episodes(scenario: Scenario, split: Split, count: int, seed: int) -> list[Episode]:
+    """Return `count` episodes of a split: its windows in turn, the seed of each derived from `seed`.
+
+    Raises
+    ------
+    ValueError
+        `count` below 1 or `seed` below 0.
+    """
+    if count < 1:
+        raise ValueError(f"episodes = {count}: must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}: must be at least 0")
+    windows = split_windows(scenario.windows, split)
+    return [Episode(i, windows[i % len(windows)], _derive(seed, "episode", i)) for i in range(count)]
+
+
+def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Split) -> EpisodeMetrics:
+    """Play one episode with one policy and return what it cost."""
+    simulator = Simulator(prepared, 1, split)
+    simulator.begin(
+        seeds=np.array([episode.seed], np.uint64), windows=np.array([episode.window], np.int64)
+    )
+    scenario = prepared.scenario
+    spec = PolicySpec(
+        scenario.name, simulator.slots, simulator.blocks, simulator.levels, scenario.episode_epochs
+    )
+    policy.reset(spec, _derive(episode.seed, f"policy {policy.name}", 0))
+    jobs = scenario.episode_epochs
+    columns = {name: np.zeros(jobs) for name in ("latency", "dropped", "loss", "bytes", "joules", "loads", "ms")}
+    for t in range(jobs):
+        problem = simulator.problem()
+        started = time.process_time_ns()
+        plan = policy.act(problem)
+        columns["ms"][t] = (time.process_time_ns() - started) * 1e-6
+        plan.check(simulator.slots, simulator.blocks, simulator.levels)
+        cuts, levels = plan.arrays()
+        simulator.step(cuts[None], levels[None])
+        outcome = simulator.outcome
+        columns["latency"][t] = outcome.latency_s[0]
+        columns["dropped"][t] = max(outcome.dropped[0], outcome.infeasible[0])
+        columns["loss"][t] = outcome.accuracy_drop[0]
+        columns["bytes"][t] = outcome.bytes[0]
+        columns["joules"][t] = outcome.energy_j[0]
+        columns["loads"][t] = outcome.reload_bytes[0]
+    return episode_metrics(
+        latency_s=columns["latency"],
+        deadline_s=np.full(jobs, scenario.jobs.deadline_s),
+        dropped=columns["dropped"] > 0,
+        accuracy_drop=columns["loss"],
+        sent_bytes=columns["bytes"],
+        energy_j=columns["joules"],
+        reload_bytes=columns["loads"],
+        decision_ms=columns["ms"],
+        accuracy_limit=scenario.model.max_accuracy_drop * (1 + 1e-9),
+    )
+
+
+def evaluate(
+    policies: Iterable[Policy],
+    scenario: Scenario,
+    count: int,
+    seed: int,
+    split: Split = "test",
+    progress: Callable[[], None] = lambda: None,
+) -> Iterator[Row]:
+    """Play the same `count` episodes with every policy; yield a row as each ends."""
+    prepared = prepare(scenario)
+    for policy in policies:
+        for episode in episodes(scenario, split, count, seed):
+            metrics = run_episode(policy, prepared, episode, split)
+            progress()
+            yield Row(policy.name, scenario.name, seed, episode.index, 0, metrics)
+
+
+def world_of(scenario: Scenario) -> World:
+    """Return what identifies a scenario in a results file, with the hash of a fixed trace."""
+    simulator = Simulator(prepare(scenario), 1, "test")
+    simulator.begin(seeds=np.array([0], np.uint64))
+    return World(f"sat_env/{scenario.name}-v0", scenario.hash(), trace_hash(simulator.trace))
+
+
+def trace_hash(trace: Trace) -> str:
+    """Return 12 hex digits over the rounded trace: equal on every machine."""
+    digest = hashlib.sha256()
+    for field in trace:
+        finite = np.where(np.isfinite(field), field, -1.0)
+        digest.update(np.round(finite.astype(np.float64), 6).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _derive(seed: int, purpose: str, index: int) -> int:
+    """Return a 63-bit seed that tells nothing of `seed` (BLAKE2b)."""
+    text = f"{purpose}/{seed}/{index}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1

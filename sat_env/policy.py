@@ -1,0 +1,42 @@
+"""The one protocol of everything that decides: planners, schedules and learned agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sat_env.plan import Plan
+from sat_env.problem import PlanningProblem
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy is told before an episode.
+
+    Attributes
+    ----------
+    scenario : str
+        Name of the scenario.
+    slots, blocks, levels : int
+        K, L and R.
+    epochs : int
+        Decisions of an episode.
+    """
+
+    scenario: str
+    slots: int
+    blocks: int
+    levels: int
+    epochs: int
+
+
+class Policy(Protocol):
+    """Decides one plan a problem. It sees PlanningProblems and nothing else."""
+
+    name: str
+
+    def reset(self, spec: PolicySpec, seed: int) -> None:
+        """Begin an episode. `seed` is the policy's own; it tells nothing of the episode's."""
+
+    def act(self, problem: PlanningProblem) -> Plan:
+        """Return the plan of this epoch's job."""

@@ -1,0 +1,128 @@
+"""train.py and eval.py as a user runs them: bad input, an interruption, a resumed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytest.importorskip("stable_baselines3")
+
+TINY = ("--steps", "4096", "--episodes", "1")
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def broken_tle(folder: Path) -> str:
+    path = folder / "broken.tle"
+    path.write_text(
+        "TEST\n"
+        "1 25544U 98067A   24001.50000000  .00016717  00000-0  10270-3 0  9000\n"
+        "2 25544  51.6416 247.4627 0006703 130.5360 325.0288 15.72125391 12345\n",
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def toml(folder: Path, text: str) -> str:
+    path = folder / "Mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+BAD = {
+    "missing elements": lambda f: ("train.py", "--elements", str(f / "none.tle")),
+    "broken checksum": lambda f: ("train.py", "--elements", broken_tle(f)),
+    "unknown scenario": lambda f: ("train.py", "--scenario", "Nowhere"),
+    "unknown agent": lambda f: ("eval.py", "--agents", "clever"),
+    "missing policy": lambda f: ("eval.py", "--agents", str(f / "none.zip")),
+    "negative episodes": lambda f: ("eval.py", "--episodes", "-1"),
+    "negative steps": lambda f: ("train.py", "--steps", "-5"),
+    "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
+    "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
+    "not a run folder": lambda f: ("train.py", "--resume", str(f)),
+    "block too large": lambda f: (
+        "eval.py", "--scenarios", toml(f, '[motion]\nkind = "walker"\n[payload]\nmemory_bytes = 1e6\n')
+    ),
+    "too many slots": lambda f: (
+        "eval.py",
+        "--scenarios",
+        toml(f, '[motion]\nkind = "walker"\nplanes = 1\nper_plane = 4\nphasing = 0\n[chain]\nslots = 6\n'),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
+    before = set(tmp_path.iterdir())
+    script, *arguments = BAD[case](tmp_path)
+    written = set(tmp_path.iterdir())
+    ran = run(script, *arguments, *(("--out", str(tmp_path / "run")) if script == "train.py" else ()))
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
+    assert set(tmp_path.iterdir()) == written | before
+
+
+def test_altitude_that_contradicts_the_mean_motion(shared_data, tmp_path):
+    file = shared_data / "orbits" / "iridium_next_2026-05-07.tle"
+    mine = toml(tmp_path, f'[motion]\nkind = "elements"\nfile = "{file}"\naltitude_km = 550.0\n')
+    ran = run("eval.py", "--scenarios", mine)
+    assert ran.returncode == 2 and "altitude" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_train_leaves_a_run_folder_and_eval_reads_it(tmp_path):
+    folder = tmp_path / "run"
+    trained = run("train.py", "--scenario", "PaperStatic", *TINY, "--out", str(folder))
+    assert trained.returncode == 0, trained.stderr
+    for name in ("config.json", "command.txt", "model.zip", "results.json", "logs/progress.csv"):
+        assert (folder / name).is_file(), name
+    assert list((folder / "logs").glob("events.out.tfevents.*"))
+    results = json.loads((folder / "results.json").read_text())
+    assert {row["entry"] for row in results["rows"]} >= {"ppo-fractions", "static-astar", "uniform"}
+    played = run(
+        "eval.py", "--agents", f"random,{folder / 'model.zip'}", "--scenarios", "PaperStatic",
+        "--episodes", "1", "--out", str(tmp_path / "r.json"),
+    )  # fmt: skip
+    assert played.returncode == 0, played.stderr
+    assert "ppo-fractions" in played.stdout
+
+
+def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "--scenario", "PaperStatic", "--steps", "2000000",
+         "--episodes", "1", "--out", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint.pkl").is_file():
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.2)
+    time.sleep(1.0)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "interrupted" in out and (folder / "model.zip").is_file()
+    assert json.loads((folder / "results.json").read_text())["rows"]
+
+    config = json.loads((folder / "config.json").read_text())
+    from stable_baselines3 import PPO
+
+    reached = PPO.load(folder / "checkpoint.zip", device="cpu").num_timesteps
+    config["steps"] = reached + 4096
+    (folder / "config.json").write_text(json.dumps(config))
+    resumed = run("train.py", "--resume", str(folder), "--episodes", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed at step {reached}" in resumed.stdout
+    assert PPO.load(folder / "model.zip", device="cpu").num_timesteps == reached + 4096

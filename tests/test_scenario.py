@@ -1,0 +1,75 @@
+"""Scenarios: what ships loads, what is wrong is refused in one line that names field, value and allowed range."""
+
+from __future__ import annotations
+
+import pytest
+
+from sat_env.scenario import ScenarioError, load_scenario, scenario_from_dict, scenario_names
+from sat_env.world import prepare
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_round_trip_through_plain_data(name):
+    scenario = load_scenario(name)
+    again = scenario_from_dict(scenario.to_dict())
+    assert again == scenario and again.hash() == scenario.hash()
+    assert scenario.description
+
+
+def test_hash_sees_every_change_and_ignores_rounding_noise():
+    scenario = load_scenario("WalkerOutage")
+    assert scenario.replace(epoch_s=21.0).hash() != scenario.hash()
+    assert scenario.replace(**{"faults.reboot_s": 91.0}).hash() != scenario.hash()
+    assert scenario.replace(epoch_s=20.0 * (1 + 1e-13)).hash() == scenario.hash()
+
+
+BAD = [
+    ({"epoch_s": -1}, "epoch_s = -1"),
+    ({"epoch_s": "20"}, "must be a number"),
+    ({"colour": "red"}, "colour"),
+    ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
+    ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
+    ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),
+    ({"motion": {"kind": "walker", "altitude_km": 20}}, "altitude_km = 20"),
+    ({"motion": {"kind": "walker", "planes": 1, "per_plane": 4, "phasing": 0}, "chain": {"slots": 6}}, "at most the 4 satellites"),
+    ({"jobs": {"kind": "films"}}, "jobs.kind = 'films'"),
+    ({"payload": {"slot_modes": [0]}}, "slot_modes"),
+    ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
+    ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_fields_are_named(change, message):
+    base = {"name": "bad", "motion": {"kind": "walker", "phasing": 0}, **change}
+    with pytest.raises(ScenarioError) as caught:
+        scenario_from_dict(base)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"payload.memory_bytes": 1e6}, "largest block"),
+        ({"model.profile": "vit-x"}, "vit-x"),
+        ({"model.units": 100}, "model.units = 100"),
+        ({"model.levels": ("zip",)}, "model.levels = 'zip'"),
+        ({"model.profile": "llama-3.2-1b"}, "llama-3.2-1b"),
+        ({"model.compression": "nothing"}, "nothing"),
+    ],
+)
+def test_contradictions_are_refused_before_work(change, message):
+    with pytest.raises(ValueError) as caught:
+        prepare(load_scenario("WalkerOutage").replace(**change))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_toml_file(tmp_path):
+    path = tmp_path / "Mine.toml"
+    path.write_text('description = "x"\n[motion]\nkind = "walker"\n', encoding="utf-8")
+    assert load_scenario(str(path)).name == "Mine"
+    path.write_text("epoch_s = ", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="valid TOML"):
+        load_scenario(str(path))
+    with pytest.raises(ScenarioError, match="existing TOML file"):
+        load_scenario(str(tmp_path / "none.toml"))
