@@ -1,7 +1,7 @@
 """Play agents and planners on the same test episodes and print the leaderboard.
 
-    python eval.py --list
-    python eval.py --agents paper-astar,replan-astar,runs/WalkerOutage-0/model.zip --scenarios WalkerOutage
+python eval.py --list
+python eval.py --agents paper-astar,replan-astar,runs/WalkerOutage-0/model.zip --scenarios WalkerOutage
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def main(args: Args) -> None:
     show_and_write(
         console,
         lambda name: [agent, *(make(opponent, name) for opponent in OPPONENTS)],
-        [scenario], 
+        [scenario],
         args.episodes,
         seed,
         folder / "results.json",

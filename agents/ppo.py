@@ -94,7 +94,9 @@ def load_checkpoint(folder: Path, config: PPOConfig, scenario: Scenario, seed: i
         The folder holds no checkpoint.
     """
     if not (folder / "checkpoint.zip").is_file() or not (folder / "checkpoint.pkl").is_file():
-        raise ValueError(f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl")
+        raise ValueError(
+            f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
+        )
     env = SatVecEnv(config.num_envs, scenario, config.action, "train", seed=1_000_003 * (seed + 1))
     model = PPO.load(folder / "checkpoint.zip", env=env, device="cpu")
     state = pickle.loads((folder / "checkpoint.pkl").read_bytes())

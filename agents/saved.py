@@ -81,7 +81,9 @@ class SavedPolicy:
     def act(self, problem: PlanningProblem) -> Plan:
         """Return the network's most likely plan."""
         if problem.problems is None or problem.world is None:
-            raise ValueError("act: a learned agent needs a problem of an environment, not one built from arrays")
+            raise ValueError(
+                "act: a learned agent needs a problem of an environment, not one built from arrays"
+            )
         flat = observation.encode(problem.world, problem.problems, problem.forecast_epochs)
         action, _ = self.model.predict(observation.split(flat, problem.slots), deterministic=True)
         cuts = np.zeros((1, problem.slots), np.int64)

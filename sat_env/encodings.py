@@ -46,7 +46,12 @@ def action_space(world: World, encoding: Encoding) -> gymnasium.Space:  # type: 
 
 
 def decode(
-    world: World, encoding: Encoding, actions: NDArray[np.generic], previous_cuts: Ints, cuts: Ints, levels: Ints
+    world: World,
+    encoding: Encoding,
+    actions: NDArray[np.generic],
+    previous_cuts: Ints,
+    cuts: Ints,
+    levels: Ints,
 ) -> None:
     """Turn actions into plans.
 
@@ -90,10 +95,13 @@ def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  
     slots = cuts.shape[1]
     for b in range(cuts.shape[0]):
         for k in range(slots):
-            cut = origin[b, k] + np.int64(actions[b, k]) - offset
-            cuts[b, k] = min(max(cut, 0), blocks)
+            cut = min(max(origin[b, k] + np.int64(actions[b, k]) - offset, 0), blocks)
+            place = k
+            while place > 0 and cuts[b, place - 1] > cut:
+                cuts[b, place] = cuts[b, place - 1]
+                place -= 1
+            cuts[b, place] = cut
             levels[b, k] = np.int64(actions[b, slots + k])
-        cuts[b, :] = np.sort(cuts[b])
         _ground_rule(cuts[b], blocks, ground_hosts)
 
 
@@ -115,5 +123,3 @@ def _decode_fractions(  # type: ignore[no-untyped-def]
             share = 0.5 * (min(max(actions[b, slots + 1 + k], -1.0), 1.0) + 1.0)
             levels[b, k] = min(int(share * n_levels), n_levels - 1)
         _ground_rule(cuts[b], blocks, ground_hosts)
-
-

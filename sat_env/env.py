@@ -58,7 +58,9 @@ class Worlds:
         """Return fresh flat observations (n, D)."""
         simulator = self.simulator
         flat = np.empty((simulator.worlds, observation.vector_size(simulator.slots)), np.float32)
-        observation.encode_into(simulator.handles.world, simulator.handles.problems, self.forecast_epochs, flat)
+        observation.encode_into(
+            simulator.handles.world, simulator.handles.problems, self.forecast_epochs, flat
+        )
         return flat
 
     def step(self, actions: NDArray[Any]) -> NDArray[np.float64]:
@@ -169,9 +171,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         simulator.begin(seeds=seeds, windows=window)
         return self._observation(), {}
 
-    def step(
-        self, action: NDArray[Any]
-    ) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
         """Run one job under the plan `action` encodes."""
         simulator = self.worlds.simulator
         if simulator.over[0]:

@@ -60,7 +60,15 @@ def empty_problems(worlds: int, slots: int) -> Problems:
     per_slot, per_hop = (worlds, slots + 1), (worlds, slots, slots + 1)
     for name in Problems._fields:
         shapes[name] = (np.float64, per_slot)
-    for name in ("rate_bps", "latency_s", "route_hops", "release_s", "primary_up", "state_age_s", "backup_bps"):
+    for name in (
+        "rate_bps",
+        "latency_s",
+        "route_hops",
+        "release_s",
+        "primary_up",
+        "state_age_s",
+        "backup_bps",
+    ):
         shapes[name] = (np.float64, per_hop)
     for name in ("epoch", "epochs_left", "epochs_to_change"):
         shapes[name] = (np.int64, (worlds,))

@@ -27,7 +27,15 @@ from sat_env.problem import (
     planning_problem,
     problems_handle,
 )
-from sat_env.trace import INITIAL_INTERVALS, STREAM_WINDOW, Trace, draw_world, stream_key, trace_handle, uniform
+from sat_env.trace import (
+    INITIAL_INTERVALS,
+    STREAM_WINDOW,
+    Trace,
+    draw_world,
+    stream_key,
+    trace_handle,
+    uniform,
+)
 from sat_env.world import Prepared, World, prepare, world_handle
 
 Array = NDArray[np.float64]
@@ -158,15 +166,14 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def residual_outage_s(outages, age_s):  # type: ignore[no-untyped-def]
-    """Return the mean time an outage of this age still lasts."""
-    i = int(age_s / outages.residual_step_s)
-    return outages.residual_s[min(i, outages.residual_s.shape[0] - 1)]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
+    """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
+    return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def expected_wait_s(outages, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
     One that is overdue is held up by an outage at least that old.
@@ -175,58 +182,70 @@ def expected_wait_s(outages, now, busy_s, expected_s):  # type: ignore[no-untype
         return 0.0
     if expected_s > now:
         return expected_s - now
-    return residual_outage_s(outages, now - expected_s)
+    return residual_outage_s(residual_s, step_s, now - expected_s)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def meet_resets(world, trace, state, b, v, now):  # type: ignore[no-untyped-def]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
-    for i in range(trace.reset_s.shape[2]):
-        reset = trace.reset_s[b, v, i]
+    for i in range(reset_s.shape[1]):
+        reset = reset_s[v, i]
         if reset > now:
             break
-        back = reset + world.reboot_s
+        back = reset + reboot_s
         left_s = max(left_s, back - now)
-        if reset > state.resets_known_s[b, v]:
-            state.resident[b, v, :] = 0
-            state.busy_s[b, v] = max(state.busy_s[b, v], back)
-            state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], back)
-            state.resets_known_s[b, v] = reset
+        if reset > known_s[v]:
+            resident[v, 0] = 0
+            resident[v, 1] = 0
+            busy_s[v] = max(busy_s[v], back)
+            expected_busy_s[v] = max(expected_busy_s[v], back)
+            known_s[v] = reset
     return left_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def route_now(trace, state, outages, links, b, now):  # type: ignore[no-untyped-def]
-    """Return what an observer sees of a route: up, age of that state, expected time until it is free."""
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def route_now(  # type: ignore[no-untyped-def]
+    links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
+):
+    """Tell what an observer sees of route `q` from slot i to slot j; ``links`` (2, K, K+1, X) of the epoch.
+
+    Returns
+    -------
+    up : bool
+    age_s : float
+        Time in that state.
+    wait_s : float
+        Expected time until the route is up and free.
+    count : int
+        Links of the route.
+    """
     up = True
     age_up = math.inf
     age_down = 0.0
     wait = 0.0
-    busy = 0.0
-    for x in range(links.shape[0]):
-        link = links[x]
+    count = 0
+    for x in range(links.shape[3]):
+        link = links[q, i, j, x]
         if link < 0:
             break
-        busy = max(
-            busy,
-            expected_wait_s(outages, now, state.link_busy_s[b, link], state.expected_link_busy_s[b, link]),
-        )
+        count += 1
+        wait = max(wait, expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link]))
         last_up = 0.0
-        for n in range(trace.link_down_s.shape[2]):
-            start = trace.link_down_s[b, link, n, 0]
+        for n in range(link_down_s.shape[1]):
+            start = link_down_s[link, n, 0]
             if start > now:
                 break
-            end = trace.link_down_s[b, link, n, 1]
+            end = link_down_s[link, n, 1]
             if now < end:
                 up = False
                 seen = now - max(start, 0.0)
                 age_down = max(age_down, seen)
-                wait = max(wait, residual_outage_s(outages, seen))
+                wait = max(wait, residual_outage_s(residual_s, step_s, seen))
             else:
                 last_up = end
         age_up = min(age_up, now - last_up)
-    return up, (age_up if up else age_down), max(wait, busy)
+    return up, (age_up if up else age_down), wait, count
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -234,10 +253,6 @@ def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into `problems`."""
     epoch = state.epoch[b]
     t = epoch - state.start[b]
-    now = t * world.epoch_s
-    slots = world.chain.shape[1]
-    window = trace.window[b]
-    power = world.power
     problems.epoch[b] = epoch
     problems.epochs_left[b] = world.episode_epochs - t
     problems.items[b] = trace.items[b, t]
@@ -245,183 +260,150 @@ def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     for i in range(3):
         problems.recent_items[b, i] = trace.items[b, t - 1 - i] if t > i else world.items_mean
     problems.epochs_to_change[b] = world.epochs_to_change[epoch]
-
-    for k in range(slots):
-        v = world.chain[epoch, k]
-        node = world.window_nodes[window, v]
-        advance_battery(world, state, b, v, node, epoch)
-        reboot_s = meet_resets(world, trace, state, b, v, now)
-        mode = world.slot_mode[k]
-        if mode < 0:
-            mode = allowed_mode(state.battery_j[b, v], power)
-        works = mode >= 0 and (k > 0 or world.sensing_computes) and trace.lost_s[b, v] > now
-        problems.flops_per_s[b, k] = power.mode_flops_per_s[mode] if works else 0.0
-        problems.bandwidth_bytes_per_s[b, k] = power.mode_bandwidth_bytes_per_s[max(mode, 0)]
-        problems.power_w[b, k] = power.mode_w[max(mode, 0)] - power.idle_w
-        problems.memory_free_bytes[b, k] = world.memory_bytes if works else 0.0
-        problems.reboot_s[b, k] = reboot_s
-        problems.busy_s[b, k] = max(
-            reboot_s,
-            expected_wait_s(world.outages, now, state.busy_s[b, v], state.expected_busy_s[b, v]),
-        )
-        problems.charge[b, k] = state.battery_j[b, v] / power.capacity_j if power.enabled else 1.0
-        problems.light[b, k] = world.light[epoch, node]
-        problems.light_ahead[b, k] = world.light_ahead[epoch, node]
-        problems.resident[b, k, 0] = state.resident[b, v, 0]
-        problems.resident[b, k, 1] = state.resident[b, v, 1]
-    problems.flops_per_s[b, slots] = world.ground_flops_per_s
-    problems.bandwidth_bytes_per_s[b, slots] = world.ground_bandwidth_bytes_per_s
-    problems.memory_free_bytes[b, slots] = world.ground_memory_bytes
-    problems.busy_s[b, slots] = expected_wait_s(
-        world.outages, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
-    )
-    problems.charge[b, slots] = 1.0
-    problems.load_bytes_per_s[b, slots] = math.inf
-
-    for i in range(slots):
-        for j in range(i + 1, slots + 1):
-            describe_hop(world, trace, state, problems, b, i, j, epoch, t, now)
-    for k in range(slots):
-        problems.load_bytes_per_s[b, k] = world.storage_bytes_per_s
-        if world.weights_from_neighbour:
+    describe_slots(world, trace, state, problems, b, epoch, t * world.epoch_s)
+    describe_hops(world, trace, state, problems, b, epoch, t)
+    if world.weights_from_neighbour:
+        for k in range(world.chain.shape[1]):
             best = 0.0
             for i in range(k):
                 best = max(best, problems.rate_bps[b, i, k] / 8.0)
-            problems.load_bytes_per_s[b, k] = best if best > 0.0 else world.storage_bytes_per_s
+            if best > 0.0:
+                problems.load_bytes_per_s[b, k] = best
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def describe_hop(world, trace, state, problems, b, i, j, epoch, t, now):  # type: ignore[no-untyped-def]
-    """Write what is knowable of the hop from slot i to slot j > i."""
-    primary_bps = world.route_rate_bps[epoch, 0, 0, i, j]
-    station = world.route_station[epoch, 0, i, j]
-    if station >= 0:
-        primary_bps *= trace.downlink_factor[b, t, station]
-    up, age, wait = route_now(trace, state, world.outages, world.route_links[epoch, 0, i, j], b, now)
-    backup_bps = world.route_rate_bps[epoch, 0, 1, i, j]
-    backup_wait = 0.0
-    if backup_bps > 0.0:
-        station = world.route_station[epoch, 1, i, j]
-        if station >= 0:
-            backup_bps *= trace.downlink_factor[b, t, station]
-        backup_up, _, backup_wait = route_now(
-            trace, state, world.outages, world.route_links[epoch, 1, i, j], b, now
-        )
-        if not backup_up:
-            backup_bps = 0.0
-    takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
-    if takes_backup:
-        noticed = 0.0 if primary_bps <= 0.0 else max(0.0, world.detect_s - age)
-        wait = max(noticed, backup_wait)
-    problems.rate_bps[b, i, j] = backup_bps if takes_backup else primary_bps
-    problems.latency_s[b, i, j] = world.route_latency_s[epoch, 1 if takes_backup else 0, i, j]
-    problems.release_s[b, i, j] = wait
-    links = 0
-    while links < world.route_links.shape[4] and world.route_links[epoch, 0, i, j, links] >= 0:
-        links += 1
-    problems.route_hops[b, i, j] = links
-    problems.primary_up[b, i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
-    problems.state_age_s[b, i, j] = age
-    problems.backup_bps[b, i, j] = backup_bps
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def stage_of_job(world, trace, state, problems, job, b, s, k, begin, end, size):  # type: ignore[no-untyped-def]
-    """Fill stage `s` of a job: slot `k` (the ground when k = K) with blocks begin..end.
-
-    Returns
-    -------
-    load_bytes : float
-        Weights that are not yet resident.
-    """
+def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignore[no-untyped-def]
+    """Write what is knowable of the slots and the ground."""
+    # Fields are taken out of their handles once: each access counts references.
     slots = world.chain.shape[1]
-    now = (state.epoch[b] - state.start[b]) * world.epoch_s
-    seconds = 0.0
-    token_seconds = 0.0
-    weights = 0.0
-    missing = 0.0
-    first = problems.resident[b, k, 0]
-    last = problems.resident[b, k, 1]
-    flops_per_s = problems.flops_per_s[b, k]
-    bandwidth = problems.bandwidth_bytes_per_s[b, k]
-    for block in range(begin, end):
-        size_bytes = world.block_bytes[block]
-        seconds += block_seconds(world.block_flops[block], size_bytes, size, flops_per_s, bandwidth)
-        if world.tokens > 0.0:
-            token_seconds += block_seconds(world.token_flops[block], size_bytes, size, flops_per_s, bandwidth)
-        weights += size_bytes
-        if k < slots and (block < first or block >= last):
-            missing += size_bytes
-    job.compute_s[s] = seconds
-    job.token_compute_s[s] = token_seconds
-    job.reset_s[s, :] = math.inf
-    job.lost_s[s] = math.inf
-    job.reload_s[s] = 0.0
-    job.load_j[s] = 0.0
-    job.stage_release_s[s] = now
-    if k == slots:
-        if end > begin:
-            job.stage_release_s[s] = max(now, state.ground_busy_s[b])
-        return 0.0
-    v = world.chain[state.epoch[b], k]
-    job.reset_s[s, :] = trace.reset_s[b, v, :]
-    job.reset_from_s[s] = max(now, state.resets_known_s[b, v])
-    job.lost_s[s] = trace.lost_s[b, v]
-    job.stage_release_s[s] = now + problems.reboot_s[b, k]
-    if end > begin:
-        rate = problems.load_bytes_per_s[b, k]
-        job.reload_s[s] = weights / rate
-        job.load_j[s] = missing / rate * problems.power_w[b, k]
-        job.stage_release_s[s] = max(job.stage_release_s[s], state.busy_s[b, v]) + missing / rate
-    return missing
+    power = world.power
+    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
+    chain, nodes = world.chain, world.window_nodes[trace.window[b]]
+    light, light_ahead, slot_mode = world.light, world.light_ahead, world.slot_mode
+    reset_s, lost_s = trace.reset_s[b], trace.lost_s[b]
+    battery_j, resident = state.battery_j[b], state.resident[b]
+    battery_epoch = state.battery_epoch[b]
+    busy_s, expected_busy_s, known_s = state.busy_s[b], state.expected_busy_s[b], state.resets_known_s[b]
+    flops_per_s, bandwidth = problems.flops_per_s[b], problems.bandwidth_bytes_per_s[b]
+    power_w, memory_free = problems.power_w[b], problems.memory_free_bytes[b]
+    seen_reboot_s, seen_busy_s, charge = problems.reboot_s[b], problems.busy_s[b], problems.charge[b]
+    seen_light, seen_ahead, seen_resident = problems.light[b], problems.light_ahead[b], problems.resident[b]
+    load_bytes_per_s = problems.load_bytes_per_s[b]
+    for k in range(slots):
+        v = chain[epoch, k]
+        node = nodes[v]
+        if battery_epoch[v] < epoch:
+            advance_battery(world, state, b, v, node, epoch)
+        reboot_s = meet_resets(reset_s, world.reboot_s, resident, busy_s, expected_busy_s, known_s, v, now)
+        mode = slot_mode[k]
+        if mode < 0:
+            mode = allowed_mode(battery_j[v], power)
+        works = mode >= 0 and (k > 0 or world.sensing_computes) and lost_s[v] > now
+        flops_per_s[k] = power.mode_flops_per_s[mode] if works else 0.0
+        bandwidth[k] = power.mode_bandwidth_bytes_per_s[max(mode, 0)]
+        power_w[k] = power.mode_w[max(mode, 0)] - power.idle_w
+        memory_free[k] = world.memory_bytes if works else 0.0
+        seen_reboot_s[k] = reboot_s
+        seen_busy_s[k] = max(
+            reboot_s, expected_wait_s(residual_s, step_s, now, busy_s[v], expected_busy_s[v])
+        )
+        charge[k] = battery_j[v] / power.capacity_j if power.enabled else 1.0
+        seen_light[k] = light[epoch, node]
+        seen_ahead[k] = light_ahead[epoch, node]
+        seen_resident[k, 0] = resident[v, 0]
+        seen_resident[k, 1] = resident[v, 1]
+        load_bytes_per_s[k] = world.storage_bytes_per_s
+    flops_per_s[slots] = world.ground_flops_per_s
+    bandwidth[slots] = world.ground_bandwidth_bytes_per_s
+    memory_free[slots] = world.ground_memory_bytes
+    seen_busy_s[slots] = expected_wait_s(
+        residual_s, step_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
+    )
+    charge[slots] = 1.0
+    load_bytes_per_s[slots] = math.inf
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def hop_of_job(world, trace, state, job, b, s, i, j, boundary, level, size):  # type: ignore[no-untyped-def]
-    """Fill hop `s` of a job: from slot i to slot j, carrying boundary `boundary` encoded at `level`."""
-    epoch = state.epoch[b]
-    t = epoch - state.start[b]
-    job.hop_bits[s] = 8.0 * world.boundary_bytes[boundary, level] * size
-    job.token_bits[s] = 8.0 * world.token_bytes[boundary, level] * size
-    entries = world.boundary_entries[boundary] * size
-    job.encode_s[s] = entries / world.encode_entries_per_s[level]
-    job.decode_s[s + 1] = entries / world.decode_entries_per_s[level]
-    if world.tokens > 0.0:
-        entries = world.token_entries[boundary] * size
-        job.token_encode_s[s] = entries / world.encode_entries_per_s[level]
-        job.token_decode_s[s] = entries / world.decode_entries_per_s[level]
-    release = t * world.epoch_s
-    for q in range(2):
-        station = world.route_station[epoch, q, i, j]
-        for h in range(job.route_rate_bps.shape[2]):
-            rate = world.route_rate_bps[epoch, h, q, i, j]
-            if station >= 0:
-                rate *= trace.downlink_factor[b, t + h, station]
-            job.route_rate_bps[s, q, h] = rate
-        job.route_latency_s[s, q] = world.route_latency_s[epoch, q, i, j]
-        for x in range(job.route_links.shape[2]):
-            link = world.route_links[epoch, q, i, j, x]
-            job.route_links[s, q, x] = link
-            if q == 0 and link >= 0:
-                release = max(release, state.link_busy_s[b, link])
-    job.hop_release_s[s] = release
+def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[no-untyped-def]
+    """Write what is knowable of every hop from slot i to slot j > i."""
+    now = t * world.epoch_s
+    detect_s = world.detect_s
+    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
+    route_bps, latency_s = world.route_rate_bps[epoch, 0], world.route_latency_s[epoch]
+    links, station = world.route_links[epoch], world.route_station[epoch]
+    link_down_s, factor = trace.link_down_s[b], trace.downlink_factor[b, t]
+    link_busy_s, expected_busy_s = state.link_busy_s[b], state.expected_link_busy_s[b]
+    rate_bps, seen_latency_s = problems.rate_bps[b], problems.latency_s[b]
+    release_s, primary_up = problems.release_s[b], problems.primary_up[b]
+    state_age_s, seen_backup_bps = problems.state_age_s[b], problems.backup_bps[b]
+    route_hops = problems.route_hops[b]
+    slots = links.shape[1]
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            primary_bps = route_bps[0, i, j]
+            if station[0, i, j] >= 0:
+                primary_bps *= factor[station[0, i, j]]
+            up, age, wait, count = route_now(
+                links, 0, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
+            )
+            backup_bps = route_bps[1, i, j]
+            backup_wait = 0.0
+            if backup_bps > 0.0:
+                if station[1, i, j] >= 0:
+                    backup_bps *= factor[station[1, i, j]]
+                backup_up, _, backup_wait, _ = route_now(
+                    links, 1, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
+                )
+                if not backup_up:
+                    backup_bps = 0.0
+            takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
+            if takes_backup:
+                noticed = 0.0 if primary_bps <= 0.0 else max(0.0, detect_s - age)
+                wait = max(noticed, backup_wait)
+            rate_bps[i, j] = backup_bps if takes_backup else primary_bps
+            seen_latency_s[i, j] = latency_s[1 if takes_backup else 0, i, j]
+            route_hops[i, j] = count
+            release_s[i, j] = wait
+            primary_up[i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
+            state_age_s[i, j] = age
+            seen_backup_bps[i, j] = backup_bps
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
-    """Turn a feasible plan into stages and hops.
+    """Turn a feasible plan into stages, and the servers between them, of `job`.
 
     Returns
     -------
     stages : int
-        Stages in use: slot 0 (it senses), the slots that hold blocks, the ground.
+        Stages in use: slot 0 (it senses), the slots that hold blocks, the ground. Their slots and the block
+        each ends before are written to `stage_slot` and `stage_end`.
     reload_bytes : float
+        Weights that are not yet resident.
     error : float
         Summed error of the encodings.
     """
+    now = (state.epoch[b] - state.start[b]) * world.epoch_s
     slots = cuts.shape[0]
     blocks = world.block_flops.shape[0]
     size = problems.items[b] / world.micro_batches
+    content = problems.content[b]
+    tokens = world.tokens > 0.0
+    chain = world.chain[state.epoch[b]]
+    block_flops, block_bytes, token_flops = world.block_flops, world.block_bytes, world.token_flops
+    boundary_bytes, boundary_entries = world.boundary_bytes, world.boundary_entries
+    encode_entries_per_s, decode_entries_per_s = world.encode_entries_per_s, world.decode_entries_per_s
+    token_bytes, token_entries, error_table = world.token_bytes, world.token_entries, world.error
+    resident, flops_per_s = problems.resident[b], problems.flops_per_s[b]
+    bandwidth, load_bytes_per_s = problems.bandwidth_bytes_per_s[b], problems.load_bytes_per_s[b]
+    power_w, reboot_s = problems.power_w[b], problems.reboot_s[b]
+    reset_s, lost_s = trace.reset_s[b], trace.lost_s[b]
+    busy_s, known_s = state.busy_s[b], state.resets_known_s[b]
+    compute_s, token_compute_s, load_j = job.compute_s, job.token_compute_s, job.load_j
+    stage_release_s, reload_s = job.stage_release_s, job.reload_s
+    job_reset_s, reset_from_s, job_lost_s = job.reset_s, job.reset_from_s, job.lost_s
+    hop_bits, token_bits, encode_s, decode_s = job.hop_bits, job.token_bits, job.encode_s, job.decode_s
+    token_encode_s, token_decode_s = job.token_encode_s, job.token_decode_s
     reload_bytes = 0.0
     error = 0.0
     stages = 0
@@ -430,19 +412,153 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
         end = blocks if k == slots else cuts[k]
         if end == boundary and 0 < k < slots:
             continue
-        if stages > 0:
-            sender = stage_slot[stages - 1]
+        s = stages
+        if s > 0:
             level = 0
             if 0 < boundary < blocks:
-                level = levels[sender]
-                error += world.error[boundary, level] * problems.content[b]
-            hop_of_job(world, trace, state, job, b, stages - 1, sender, k, boundary, level, size)
-        reload_bytes += stage_of_job(world, trace, state, problems, job, b, stages, k, boundary, end, size)
-        stage_slot[stages] = k
-        stage_end[stages] = end
+                level = levels[stage_slot[s - 1]]
+                error += error_table[boundary, level] * content
+            hop_bits[s - 1] = 8.0 * boundary_bytes[boundary, level] * size
+            entries = boundary_entries[boundary] * size
+            encode_s[s - 1] = entries / encode_entries_per_s[level]
+            decode_s[s] = entries / decode_entries_per_s[level]
+            if tokens:
+                token_bits[s - 1] = 8.0 * token_bytes[boundary, level] * size
+                entries = token_entries[boundary] * size
+                token_encode_s[s - 1] = entries / encode_entries_per_s[level]
+                token_decode_s[s - 1] = entries / decode_entries_per_s[level]
+        seconds = 0.0
+        token_seconds = 0.0
+        weights = 0.0
+        missing = 0.0
+        for block in range(boundary, end):
+            block_weights = block_bytes[block]
+            seconds += block_seconds(block_flops[block], block_weights, size, flops_per_s[k], bandwidth[k])
+            if tokens:
+                token_seconds += block_seconds(
+                    token_flops[block], block_weights, size, flops_per_s[k], bandwidth[k]
+                )
+            weights += block_weights
+            if k < slots and (block < resident[k, 0] or block >= resident[k, 1]):
+                missing += block_weights
+        compute_s[s] = seconds
+        token_compute_s[s] = token_seconds
+        stage_release_s[s] = now
+        reload_s[s] = 0.0
+        load_j[s] = 0.0
+        if k < slots:
+            v = chain[k]
+            for i in range(reset_s.shape[1]):
+                job_reset_s[s, i] = reset_s[v, i]
+            reset_from_s[s] = max(now, known_s[v])
+            job_lost_s[s] = lost_s[v]
+            stage_release_s[s] = now + reboot_s[k]
+            if end > boundary:
+                reload_s[s] = weights / load_bytes_per_s[k]
+                load_j[s] = missing / load_bytes_per_s[k] * power_w[k]
+                stage_release_s[s] = max(stage_release_s[s], busy_s[v]) + missing / load_bytes_per_s[k]
+                reload_bytes += missing
+        else:
+            for i in range(reset_s.shape[1]):
+                job_reset_s[s, i] = math.inf
+            job_lost_s[s] = math.inf
+            if end > boundary:
+                stage_release_s[s] = max(now, state.ground_busy_s[b])
+        stage_slot[s] = k
+        stage_end[s] = end
         stages += 1
         boundary = end
     return stages, reload_bytes, error
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
+    """Give every hop of a job its two routes and the time from which it is free.
+
+    Returns
+    -------
+    calm : bool
+        No hop or stage meets a fault or a change of rate within this epoch.
+    """
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    now = t * world.epoch_s
+    calm_until = now + world.epoch_s
+    station, links = world.route_station[epoch], world.route_links[epoch]
+    route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
+    factor, link_down_s = trace.downlink_factor[b], trace.link_down_s[b]
+    link_busy_s = state.link_busy_s[b]
+    job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
+    hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
+    calm = True
+    for s in range(stages - 1):
+        i = stage_slot[s]
+        j = stage_slot[s + 1]
+        release = now
+        for q in range(2):
+            if q == 1 and links[1, i, j, 0] < 0:
+                job_links[s, 1, 0] = -1
+                for h in range(job_rate_bps.shape[2]):
+                    job_rate_bps[s, 1, h] = 0.0
+                break
+            for h in range(job_rate_bps.shape[2]):
+                rate = route_bps[h, q, i, j]
+                if station[q, i, j] >= 0:
+                    rate *= factor[t + h, station[q, i, j]]
+                job_rate_bps[s, q, h] = rate
+            job_latency_s[s, q] = latency_s[q, i, j]
+            for x in range(job_links.shape[2]):
+                link = links[q, i, j, x]
+                job_links[s, q, x] = link
+                if link < 0:
+                    break
+                if q == 0:
+                    release = max(release, link_busy_s[link])
+                    for n in range(link_down_s.shape[1]):
+                        if link_down_s[link, n, 0] >= calm_until:
+                            break
+                        calm = calm and link_down_s[link, n, 1] <= now
+        calm = calm and job_rate_bps[s, 0, 0] > 0.0
+        hop_release_s[s] = release
+    for s in range(stages):
+        calm = calm and job_lost_s[s] >= calm_until
+        for i in range(job_reset_s.shape[1]):
+            calm = calm and not now < job_reset_s[s, i] < calm_until
+    return calm
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyped-def]
+    """Execute a job that meets nothing, by the exact end points of the pipeline (see `planning.predict`).
+
+    Returns
+    -------
+    end_s : float
+        As `pipeline.run`; inf when the job outlasts `until_s`, and then it must be run there.
+    """
+    compute_s, stage_release_s = job.compute_s, job.stage_release_s
+    encode_s, decode_s = job.encode_s, job.decode_s
+    hop_bits, hop_release_s = job.hop_bits, job.hop_release_s
+    rate_bps, latency_s = job.route_rate_bps, job.route_latency_s
+    wire_bits, busy_s, send_s = job.wire_bits, job.busy_s, job.send_s
+    first = 0.0
+    last = 0.0
+    for s in range(stages):
+        first, last = serve(first, last, compute_s[s], stage_release_s[s] - now, micro_batches)
+        for h in range(busy_s.shape[1]):
+            busy_s[s, h] = 0.0
+            send_s[s, h] = 0.0
+        busy_s[s, 0] = compute_s[s] * micro_batches
+        if s < stages - 1:
+            sending = hop_bits[s] / rate_bps[s, 0, 0]
+            first, last = serve(first, last, encode_s[s], 0.0, micro_batches)
+            first, last = serve(first, last, sending, hop_release_s[s] - now, micro_batches)
+            first += latency_s[s, 0]
+            last += latency_s[s, 0]
+            first, last = serve(first, last, decode_s[s + 1], 0.0, micro_batches)
+            send_s[s, 0] = sending * micro_batches
+            wire_bits[s] = hop_bits[s] * micro_batches
+    return now + last if now + last <= until_s else math.inf
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -500,63 +616,91 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def book(world, trace, state, problems, job, outcome, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
-    """Book the job: who is busy until when, what is resident, what was sent and drawn."""
+def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+    """Book what the job sent, drew and left in memory."""
+    epoch = state.epoch[b]
+    slots = world.chain.shape[1]
+    chain = world.chain[epoch]
+    transmit_w = world.transmit_w
+    power_w, route_hops = problems.power_w[b], problems.route_hops[b]
+    draw_j, resident = state.draw_j[b], state.resident[b]
+    wire_bits, busy_s, send_s, load_j = job.wire_bits, job.busy_s, job.send_s, job.load_j
+    hop_bits = outcome.hop_bits[b]
+    span = draw_j.shape[1]
+    boundary = 0
+    sent_bytes = 0.0
+    drawn_j = 0.0
+    for s in range(stages - 1):
+        k = stage_slot[s]
+        hop_bits[k] = wire_bits[s]
+        sent_bytes += wire_bits[s] / 8.0 * route_hops[k, stage_slot[s + 1]]
+        v = chain[k]
+        for h in range(span):
+            drawn = busy_s[s, h] * power_w[k] + send_s[s, h] * transmit_w
+            if h == 0:
+                drawn += load_j[s]
+            if drawn > 0.0:
+                draw_j[v, (epoch + h) % span] += drawn
+                drawn_j += drawn
+        if stage_end[s] > boundary and k < slots:
+            resident[v, 0] = boundary
+            resident[v, 1] = stage_end[s]
+        boundary = stage_end[s]
+    outcome.bytes[b] = sent_bytes
+    outcome.energy_j[b] = drawn_j
+    state.energy_j[b, 3] += drawn_j
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
+    """Book until when stages and links are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
     epoch = state.epoch[b]
-    now = (epoch - state.start[b]) * world.epoch_s
-    span = state.draw_j.shape[2]
+    deadline_s = (epoch - state.start[b]) * world.epoch_s + world.deadline_s
     last_batch = world.micro_batches - 1
     boundary = 0
     for s in range(stages):
         k = stage_slot[s]
         if s + 1 < stages:
-            next_slot = stage_slot[s + 1]
-            links = 0
             for x in range(world.route_links.shape[4]):
-                link = world.route_links[epoch, 0, k, next_slot, x]
+                link = world.route_links[epoch, 0, k, stage_slot[s + 1], x]
                 if link < 0:
                     break
-                links += 1
                 state.link_busy_s[b, link] = max(state.link_busy_s[b, link], job.hop_free_s[s])
-            outcome.hop_bits[b, k] = job.wire_bits[s]
-            outcome.bytes[b] += job.wire_bits[s] / 8.0 * links
         free_s = job.times_s[s, last_batch, COMPUTE_END]
         if world.tokens > 0.0:
             free_s = max(free_s, end_s)
-        if k == slots:
-            if stage_end[s] > boundary:
-                state.ground_busy_s[b] = max(state.ground_busy_s[b], free_s)
-            continue
-        v = world.chain[epoch, k]
-        for h in range(span):
-            drawn = job.busy_s[s, h] * problems.power_w[b, k] + job.send_s[s, h] * world.transmit_w
-            if h == 0:
-                drawn += job.load_j[s]
-            state.draw_j[b, v, (epoch + h) % span] += drawn
-            state.energy_j[b, 3] += drawn
-            outcome.energy_j[b] += drawn
         if stage_end[s] > boundary:
-            state.busy_s[b, v] = max(state.busy_s[b, v], free_s)
-            state.resident[b, v, 0] = boundary
-            state.resident[b, v, 1] = stage_end[s]
-            for i in range(job.resets_met[s]):
-                reset = job.reset_s[s, i]
-                if reset + world.reboot_s + job.reload_s[s] <= now + world.deadline_s:
-                    state.resets_known_s[b, v] = max(state.resets_known_s[b, v], reset)
+            if k == slots:
+                state.ground_busy_s[b] = max(state.ground_busy_s[b], free_s)
+            else:
+                v = world.chain[epoch, k]
+                state.busy_s[b, v] = max(state.busy_s[b, v], free_s)
+                for i in range(job.resets_met[s]):
+                    reset = job.reset_s[s, i]
+                    if reset + world.reboot_s + job.reload_s[s] <= deadline_s:
+                        state.resets_known_s[b, v] = max(state.resets_known_s[b, v], reset)
         boundary = stage_end[s]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def accuracy_drop(world, error):  # type: ignore[no-untyped-def]
-    """Map a summed error to an accuracy drop; the last slope goes on, to at most 1."""
-    x = world.drop_knots[0]
-    y = world.drop_knots[1]
-    n = x.shape[0]
+def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
+    """Map a summed error to an accuracy drop by ``knots`` (2, m); the last slope goes on, to at most 1."""
     i = 1
-    while i < n - 1 and error > x[i]:
+    while i < knots.shape[1] - 1 and error > knots[0, i]:
         i += 1
-    return min(1.0, y[i - 1] + (error - x[i - 1]) * (y[i] - y[i - 1]) / (x[i] - x[i - 1]))
+    slope = (knots[1, i] - knots[1, i - 1]) / (knots[0, i] - knots[0, i - 1])
+    return min(1.0, knots[1, i - 1] + (error - knots[0, i - 1]) * slope)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def return_latency_s(problems, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+    """Return the latency from the last stage that holds blocks back to slot 0, where the next token starts."""
+    last = stages - 1
+    while last > 0 and stage_end[last] == stage_end[last - 1]:
+        last -= 1
+    slot = stage_slot[last]
+    return problems.latency_s[b, 0, slot] if slot > 0 else 0.0
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -571,7 +715,6 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     over : bool
         The window is used up.
     """
-    cuts[b, :] = np.sort(cuts[b, :])
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     stage_slot = scratch[0]
     stage_end = scratch[1]
@@ -589,27 +732,29 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
         stages, outcome.reload_bytes[b], error = assemble(
             world, trace, state, problems, job, b, cuts[b], levels[b], stage_slot, stage_end
         )
-        outcome.accuracy_drop[b] = accuracy_drop(world, error)
-        return_s = 0.0
-        if world.tokens > 0.0:
-            last_slot = stage_slot[stages - 1]
-            if stages > 1 and stage_end[stages - 2] == stage_end[stages - 1]:
-                last_slot = stage_slot[stages - 2]
-            return_s = problems.latency_s[b, 0, last_slot] if last_slot > 0 else 0.0
-        expect(world, state, problems, job, b, stages, stage_slot, stage_end)
-        end_s = run(
-            job,
-            stages,
-            now,
-            now + world.deadline_s,
-            world.epoch_s,
-            world.reboot_s,
-            world.detect_s,
-            world.tokens,
-            return_s,
-            trace.link_down_s[b],
-        )
-        book(world, trace, state, problems, job, outcome, b, stages, stage_slot, stage_end, end_s)
+        outcome.accuracy_drop[b] = accuracy_drop(world.drop_knots, error)
+        calm = route_hops_of(world, trace, state, job, b, stages, stage_slot)
+        until = now + min(world.epoch_s, world.deadline_s)
+        end_s = math.inf
+        if calm and world.tokens <= 0.0:
+            end_s = run_calm(job, stages, now, until, world.micro_batches)
+        if end_s == math.inf:
+            # What ends before the next decision leaves nobody busy; only this needs the books of time.
+            expect(world, state, problems, job, b, stages, stage_slot, stage_end)
+            end_s = run(
+                job,
+                stages,
+                now,
+                now + world.deadline_s,
+                world.epoch_s,
+                world.reboot_s,
+                world.detect_s,
+                world.tokens,
+                return_latency_s(problems, b, stages, stage_slot, stage_end),
+                trace.link_down_s[b],
+            )
+            book_time(world, state, job, b, stages, stage_slot, stage_end, end_s)
+        book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end)
         problems.previous_cuts[b, :] = cuts[b]
         problems.previous_levels[b, :] = levels[b]
         over_limit = error > world.error_budget * (1.0 + 1e-12)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
-from sat_env.handles import handle_maker
 from sat_env.faults import OutageLaw, outage_law
+from sat_env.handles import handle_maker
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
 from sat_env.scenario import Scenario, require
@@ -41,7 +41,7 @@ class World(NamedTuple):
     chain: Ints  # (E, K) window-local satellite of each slot
     route_rate_bps: Array  # (E, H, 2, K, K+1)
     route_latency_s: Array  # (E, 2, K, K+1)
-    route_links: Ints  # (E, 2, K, K+1, X) window-local, -1 padded
+    route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
     route_station: Ints  # (E, 2, K, K+1) -1: not a ground route
     light: Array  # (E, N) share of the panel's power
     epochs_to_change: Ints  # (E,) epochs until the chain differs from the current one
@@ -263,11 +263,11 @@ def _world(
     )
 
 
-def _localise(scenario: Scenario, contacts: ContactPlan) -> tuple[Ints, Ints, Ints, Ints]:
+def _localise(scenario: Scenario, contacts: ContactPlan) -> tuple[Ints, NDArray[np.int32], Ints, Ints]:
     """Number the satellites and links of each window from 0: state follows the chain, not the shell."""
     length = scenario.episode_epochs
     chain = np.empty_like(contacts.chain, dtype=np.int64)
-    links = np.full(contacts.route_links.shape, -1, np.int64)
+    links = np.full(contacts.route_links.shape, -1, np.int32)
     nodes_of: list[Ints] = []
     links_of: list[Ints] = []
     for window in range(scenario.windows):

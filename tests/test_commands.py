@@ -53,7 +53,9 @@ BAD = {
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "block too large": lambda f: (
-        "eval.py", "--scenarios", toml(f, '[motion]\nkind = "walker"\n[payload]\nmemory_bytes = 1e6\n')
+        "eval.py",
+        "--scenarios",
+        toml(f, '[motion]\nkind = "walker"\n[payload]\nmemory_bytes = 1e6\n'),
     ),
     "too many slots": lambda f: (
         "eval.py",

@@ -146,7 +146,9 @@ def test_specs_are_plain_data():
     assert gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()).kwargs == spec.kwargs
     from_data = SatEnv(load_scenario("WalkerOutage").to_dict())
     assert from_data.scenario.hash() == load_scenario("WalkerOutage").hash()
-    assert isinstance(gymnasium.make_vec("sat_env/PaperStatic-v0", num_envs=2).unwrapped, sat_env.SatVectorEnv)
+    assert isinstance(
+        gymnasium.make_vec("sat_env/PaperStatic-v0", num_envs=2).unwrapped, sat_env.SatVectorEnv
+    )
 
 
 def test_bad_arguments_are_named():

@@ -31,7 +31,10 @@ BAD = [
     ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
     ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),
     ({"motion": {"kind": "walker", "altitude_km": 20}}, "altitude_km = 20"),
-    ({"motion": {"kind": "walker", "planes": 1, "per_plane": 4, "phasing": 0}, "chain": {"slots": 6}}, "at most the 4 satellites"),
+    (
+        {"motion": {"kind": "walker", "planes": 1, "per_plane": 4, "phasing": 0}, "chain": {"slots": 6}},
+        "at most the 4 satellites",
+    ),
     ({"jobs": {"kind": "films"}}, "jobs.kind = 'films'"),
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),

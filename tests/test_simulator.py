@@ -170,7 +170,9 @@ def test_a_world_does_not_depend_on_its_batch(harsh):
         for b, single in enumerate(singles):
             single.step(cuts[b : b + 1], levels[b : b + 1])
             assert single.outcome.latency_s[0] == batch.outcome.latency_s[b]
-            for name, mine, theirs in zip(batch.problems._fields, batch.problems, single.problems, strict=True):
+            for name, mine, theirs in zip(
+                batch.problems._fields, batch.problems, single.problems, strict=True
+            ):
                 assert np.array_equal(mine[b], theirs[0]), name
 
 

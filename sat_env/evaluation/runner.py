@@ -46,16 +46,16 @@ def episodes(scenario: Scenario, split: Split, count: int, seed: int) -> list[Ep
 def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Split) -> EpisodeMetrics:
     """Play one episode with one policy and return what it cost."""
     simulator = Simulator(prepared, 1, split)
-    simulator.begin(
-        seeds=np.array([episode.seed], np.uint64), windows=np.array([episode.window], np.int64)
-    )
+    simulator.begin(seeds=np.array([episode.seed], np.uint64), windows=np.array([episode.window], np.int64))
     scenario = prepared.scenario
     spec = PolicySpec(
         scenario.name, simulator.slots, simulator.blocks, simulator.levels, scenario.episode_epochs
     )
     policy.reset(spec, _derive(episode.seed, f"policy {policy.name}", 0))
     jobs = scenario.episode_epochs
-    columns = {name: np.zeros(jobs) for name in ("latency", "dropped", "loss", "bytes", "joules", "loads", "ms")}
+    columns = {
+        name: np.zeros(jobs) for name in ("latency", "dropped", "loss", "bytes", "joules", "loads", "ms")
+    }
     for t in range(jobs):
         problem = simulator.problem()
         started = time.process_time_ns()
