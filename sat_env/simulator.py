@@ -206,47 +206,59 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
 
 
 @njit(cache=True, inline="always")
-def route_now(  # type: ignore[no-untyped-def]
-    links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-):
+def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen):  # type: ignore[no-untyped-def]
+    """Write what an observer sees of a link into ``seen[link]``.
+
+    ``seen`` (W, 2): the time it has been up (below 0: down for that long), and the expected time until it
+    is up and free.
+    """
+    since_s = now
+    wait_s = 0.0
+    for n in range(link_down_s.shape[1]):
+        start = link_down_s[link, n, 0]
+        if start > now:
+            break
+        end = link_down_s[link, n, 1]
+        if now < end:
+            since_s = max(start, 0.0) - now
+            wait_s = residual_outage_s(residual_s, step_s, -since_s)
+            since_s = since_s if since_s < 0.0 else -1e-12
+        else:
+            since_s = now - end
+    busy_s = expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link])
+    seen[link, 0] = since_s
+    seen[link, 1] = max(wait_s, busy_s)
+
+
+@njit(cache=True, inline="always")
+def route_now(links, q, i, j, seen):  # type: ignore[no-untyped-def]
     """Tell what an observer sees of route `q` from slot i to slot j; ``links`` (2, K, K+1, X) of the epoch.
 
     Returns
     -------
     up : bool
     age_s : float
-        Time in that state.
+        Time in that state: of the link last come up, or of the outage that is oldest.
     wait_s : float
         Expected time until the route is up and free.
     count : int
         Links of the route.
     """
-    up = True
-    age_up = math.inf
-    age_down = 0.0
-    wait = 0.0
+    up_s = math.inf
+    down_s = 0.0
+    wait_s = 0.0
     count = 0
     for x in range(links.shape[3]):
         link = links[q, i, j, x]
         if link < 0:
             break
         count += 1
-        wait = max(wait, expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link]))
-        last_up = 0.0
-        for n in range(link_down_s.shape[1]):
-            start = link_down_s[link, n, 0]
-            if start > now:
-                break
-            end = link_down_s[link, n, 1]
-            if now < end:
-                up = False
-                seen = now - max(start, 0.0)
-                age_down = max(age_down, seen)
-                wait = max(wait, residual_outage_s(residual_s, step_s, seen))
-            else:
-                last_up = end
-        age_up = min(age_up, now - last_up)
-    return up, (age_up if up else age_down), wait, count
+        since_s = seen[link, 0]
+        if since_s < 0.0:
+            down_s = max(down_s, -since_s)
+        up_s = min(up_s, since_s)
+        wait_s = max(wait_s, seen[link, 1])
+    return up_s >= 0.0, (up_s if up_s >= 0.0 else down_s), wait_s, count
 
 
 @njit(cache=True)
@@ -339,22 +351,33 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
     state_age_s, seen_backup_bps = problems.state_age_s[b], problems.backup_bps[b]
     route_hops = problems.route_hops[b]
     slots = links.shape[1]
+    # Routes share links: each is looked at once.
+    seen = np.empty((link_busy_s.shape[0], 2))
+    is_seen = np.zeros(link_busy_s.shape[0], np.bool_)
+    for q in range(2):
+        for i in range(slots):
+            for j in range(i + 1, slots + 1):
+                for x in range(links.shape[3]):
+                    link = links[q, i, j, x]
+                    if link < 0:
+                        break
+                    if not is_seen[link]:
+                        is_seen[link] = True
+                        link_now(
+                            link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen
+                        )
     for i in range(slots):
         for j in range(i + 1, slots + 1):
             primary_bps = route_bps[0, i, j]
             if station[0, i, j] >= 0:
                 primary_bps *= factor[station[0, i, j]]
-            up, age, wait, count = route_now(
-                links, 0, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-            )
+            up, age, wait, count = route_now(links, 0, i, j, seen)
             backup_bps = route_bps[1, i, j]
             backup_wait = 0.0
             if backup_bps > 0.0:
                 if station[1, i, j] >= 0:
                     backup_bps *= factor[station[1, i, j]]
-                backup_up, _, backup_wait, _ = route_now(
-                    links, 1, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-                )
+                backup_up, _, backup_wait, _ = route_now(links, 1, i, j, seen)
                 if not backup_up:
                     backup_bps = 0.0
             takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
@@ -473,35 +496,67 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
 
 
 @njit(cache=True)
-def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
-    """Give every hop of a job its two routes and the time from which it is free.
+def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
+    """Give every hop of a job the primary route as it is now.
 
     Returns
     -------
-    calm : bool
-        No hop or stage meets a fault or a change of rate within this epoch.
+    until_s : float
+        Until then no hop or stage of the job meets a fault or a change of rate; `now` if one is down.
     """
     epoch = state.epoch[b]
     t = epoch - state.start[b]
     now = t * world.epoch_s
-    calm_until = now + world.epoch_s
-    station, links = world.route_station[epoch], world.route_links[epoch]
-    route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
-    factor, link_down_s = trace.downlink_factor[b], trace.link_down_s[b]
+    until = now + world.epoch_s
+    station, links = world.route_station[epoch, 0], world.route_links[epoch, 0]
+    route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
+    factor, link_down_s = trace.downlink_factor[b, t], trace.link_down_s[b]
     link_busy_s = state.link_busy_s[b]
-    job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
+    job_rate_bps, job_latency_s = job.route_rate_bps, job.route_latency_s
     hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
-    calm = True
     for s in range(stages - 1):
         i = stage_slot[s]
         j = stage_slot[s + 1]
+        rate = route_bps[i, j]
+        if station[i, j] >= 0:
+            rate *= factor[station[i, j]]
+        if rate <= 0.0:
+            until = now
+        job_rate_bps[s, 0, 0] = rate
+        job_latency_s[s, 0] = latency_s[i, j]
         release = now
-        for q in range(2):
-            if q == 1 and links[1, i, j, 0] < 0:
-                job_links[s, 1, 0] = -1
-                for h in range(job_rate_bps.shape[2]):
-                    job_rate_bps[s, 1, h] = 0.0
+        for x in range(links.shape[2]):
+            link = links[i, j, x]
+            if link < 0:
                 break
+            release = max(release, link_busy_s[link])
+            for n in range(link_down_s.shape[1]):
+                if link_down_s[link, n, 1] > now:
+                    until = min(until, max(now, link_down_s[link, n, 0]))
+                    break
+        hop_release_s[s] = release
+    for s in range(stages):
+        until = min(until, job_lost_s[s])
+        for i in range(job_reset_s.shape[1]):
+            if job_reset_s[s, i] > now:
+                until = min(until, job_reset_s[s, i])
+                break
+    return until
+
+
+@njit(cache=True)
+def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
+    """Give every hop of a job its two routes, over all the epochs it may span."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    station, links = world.route_station[epoch], world.route_links[epoch]
+    route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
+    factor = trace.downlink_factor[b]
+    job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
+    for s in range(stages - 1):
+        i = stage_slot[s]
+        j = stage_slot[s + 1]
+        for q in range(2):
             for h in range(job_rate_bps.shape[2]):
                 rate = route_bps[h, q, i, j]
                 if station[q, i, j] >= 0:
@@ -509,23 +564,7 @@ def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ign
                 job_rate_bps[s, q, h] = rate
             job_latency_s[s, q] = latency_s[q, i, j]
             for x in range(job_links.shape[2]):
-                link = links[q, i, j, x]
-                job_links[s, q, x] = link
-                if link < 0:
-                    break
-                if q == 0:
-                    release = max(release, link_busy_s[link])
-                    for n in range(link_down_s.shape[1]):
-                        if link_down_s[link, n, 0] >= calm_until:
-                            break
-                        calm = calm and link_down_s[link, n, 1] <= now
-        calm = calm and job_rate_bps[s, 0, 0] > 0.0
-        hop_release_s[s] = release
-    for s in range(stages):
-        calm = calm and job_lost_s[s] >= calm_until
-        for i in range(job_reset_s.shape[1]):
-            calm = calm and not now < job_reset_s[s, i] < calm_until
-    return calm
+                job_links[s, q, x] = links[q, i, j, x]
 
 
 @njit(cache=True)
@@ -742,12 +781,12 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
             world, trace, state, problems, job, b, cuts[b], levels[b], stage_slot, stage_end
         )
         outcome.accuracy_drop[b] = accuracy_drop(world.drop_knots, error)
-        calm = route_hops_of(world, trace, state, job, b, stages, stage_slot)
-        until = now + min(world.epoch_s, world.deadline_s)
+        calm_until_s = calm_hops(world, trace, state, job, b, stages, stage_slot)
         end_s = math.inf
-        if calm and world.tokens <= 0.0:
-            end_s = run_calm(job, stages, now, until, world.micro_batches)
+        if calm_until_s > now and world.tokens <= 0.0:
+            end_s = run_calm(job, stages, now, min(calm_until_s, now + world.deadline_s), world.micro_batches)
         if end_s == math.inf:
+            give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
             expect(world, state, problems, job, b, stages, stage_slot, stage_end)
             end_s = run(
