@@ -4,7 +4,7 @@
 
 One thread. Problems look like the paper's: a ViT-G-like model, satellites in mixed power modes,
 inter-satellite and ground links of mixed rates, memory that binds, an error budget that binds, eight
-micro-batches, every slot may be skipped. Times are medians over the problems, after compilation.
+micro-batches, every slot may be skipped. Times are CPU time, medians over the problems, after compilation.
 
 Keys: ms/L-K-R release-free; ms_released/L-K-R with busy stages and hops and blocks to load; plans_per_s of a
 batch at 12-6-6 with releases, without and with prices; highs_over_exact/L-K-R time ratio; mismatches:

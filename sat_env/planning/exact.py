@@ -611,7 +611,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
     n_thetas = THETAS if costs.n_tokens > 0 else 1
     released = _is_released(costs, prices)
     # A pass costs as much as many labels: parts pay on large problems, and little where releases rule.
-    most_parts = min(MAX_PARTS, 4 if released else 2 + costs.compute_s.shape[1] // 4)
+    most_parts = min(MAX_PARTS, 2 + costs.compute_s.shape[1] // (16 if released else 4))
     n_parts, split = 0, -1  # the part to split; -1: none yet
     while n_parts < most_parts:
         g: Any = np.int64(n_parts)
@@ -632,8 +632,6 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
         n_parts += 1
         if g == 0:
             _polish(costs, prices, ws)
-            if released:
-                _advance(costs, prices, ws)
             if (released or n_thetas > 1) and _part_bound_s(ws, g, n_thetas) < ws.best_s[0]:
                 parts.order[0] = 0
                 _expand(costs, prices, ws, np.int64(1), np.bool_(True))
@@ -673,23 +671,6 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
             parts.order[at] = g
             n_live += 1
     return n_live
-
-
-@inner
-def _advance(costs: Costs, prices: Prices, ws: Workspace) -> None:
-    """Look for a better plan among busy servers, by bisection on the deadline."""
-    lam = max(0.0, ws.parts.lam[1])
-    low_s, high_s = ws.parts.dual_s[0, 0] + ws.parts.low_s[0], ws.best_s[0]
-    for _ in range(8):
-        if not (high_s < np.inf and low_s < 0.99 * high_s):
-            break
-        deadline_s = 0.5 * (low_s + high_s)
-        low_s = deadline_s
-        if _backward(costs, prices, ws, 1.0, lam, np.inf, 0.0, deadline_s) < np.inf:
-            _trace(costs, prices, ws, 0.0)
-            _polish(costs, prices, ws)
-            if ws.best_s[0] < high_s:
-                high_s = ws.best_s[0]
 
 
 # --- forward: labels ------------------------------------------------------------------------------
