@@ -13,9 +13,13 @@ problems on which HiGHS found another optimum (relative difference above 1e-6).
 
 import argparse
 import json
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # baselines is not in the wheel
 
 from baselines import oracle
 from sat_env.planning import (

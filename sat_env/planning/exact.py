@@ -149,9 +149,15 @@ def make_workspace(n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
     )
 
 
-def workspace_for(costs: Costs) -> Workspace:
-    """`make_workspace` of the size of `costs`."""
-    return make_workspace(costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1])
+def fitting_workspace(workspace: Workspace | None, n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
+    """Return the workspace, or a new one for None; raise ValueError if it is of another size."""
+    if workspace is None:
+        return make_workspace(n_slots, n_blocks, n_levels)
+    k, boundaries, _, r = workspace.hop_sum_s.shape
+    if (k, boundaries - 1, r) != (n_slots, n_blocks, n_levels):
+        size = f"K, L, R = {k}, {boundaries - 1}, {r}"
+        raise ValueError(f"workspace is for {size}; the problem has {n_slots}, {n_blocks}, {n_levels}")
+    return workspace
 
 
 def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | None = None) -> Solution:
@@ -170,9 +176,19 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
     -------
     Solution
         Optimal for `objective`; its ``objective`` is inf if no plan is feasible.
+
+    Raises
+    ------
+    ValueError
+        A workspace of another size.
+
+    Notes
+    -----
+    Exact search has no bound on its time: fronts of labels grow where releases, prices and decoding come
+    together. `benchmarks/planners.py` prints what it takes.
     """
-    ws = workspace or workspace_for(costs)
     n_slots = costs.rate_bps.shape[0]
+    ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[1], costs.error.shape[1])
     plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
     expansions = np.empty(1, dtype=np.int64)
     one_costs = Costs(*cast(Any, (np.asarray(field)[None] for field in costs)))
