@@ -148,23 +148,20 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
-    """Bring the battery of satellite `v` up to the start of `epoch`."""
-    power = world.power
-    span = state.draw_j.shape[2]
-    for e in range(state.battery_epoch[b, v], epoch):
-        job_j = state.draw_j[b, v, e % span]
-        state.draw_j[b, v, e % span] = 0.0
+def advance_battery(battery_j, battery_epoch, draw_j, ledger_j, light, power, epoch_s, v, node, epoch):  # type: ignore[no-untyped-def]
+    """Bring the battery of satellite `v` up to the start of `epoch`; arrays are those of one world."""
+    span = draw_j.shape[1]
+    for e in range(battery_epoch[v], epoch):
+        job_j = draw_j[v, e % span]
+        draw_j[v, e % span] = 0.0
         if power.enabled:
-            in_j = world.light[e, node] * power.panel_w * world.epoch_s
-            load_j = power.base_w * world.epoch_s + job_j
-            state.battery_j[b, v], stored, spilled, unserved = battery_step(
-                state.battery_j[b, v], in_j, load_j, power
-            )
-            state.energy_j[b, 0] += stored
-            state.energy_j[b, 1] += spilled
-            state.energy_j[b, 2] += unserved
-    state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
+            in_j = light[e, node] * power.panel_w * epoch_s
+            load_j = power.base_w * epoch_s + job_j
+            battery_j[v], stored, spilled, unserved = battery_step(battery_j[v], in_j, load_j, power)
+            ledger_j[0] += stored
+            ledger_j[1] += spilled
+            ledger_j[2] += unserved
+    battery_epoch[v] = max(battery_epoch[v], epoch)
 
 
 @njit(cache=True, inline="always")
@@ -295,7 +292,7 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     light, light_ahead, slot_mode = world.light, world.light_ahead, world.slot_mode
     reset_s, lost_s = trace.reset_s[b], trace.lost_s[b]
     battery_j, resident = state.battery_j[b], state.resident[b]
-    battery_epoch = state.battery_epoch[b]
+    battery_epoch, draw_j, ledger_j = state.battery_epoch[b], state.draw_j[b], state.energy_j[b]
     busy_s, expected_busy_s, known_s = state.busy_s[b], state.expected_busy_s[b], state.resets_known_s[b]
     flops_per_s, bandwidth = problems.flops_per_s[b], problems.bandwidth_bytes_per_s[b]
     power_w, memory_free = problems.power_w[b], problems.memory_free_bytes[b]
@@ -306,7 +303,9 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
         v = chain[epoch, k]
         node = nodes[v]
         if battery_epoch[v] < epoch:
-            advance_battery(world, state, b, v, node, epoch)
+            advance_battery(
+                battery_j, battery_epoch, draw_j, ledger_j, light, power, world.epoch_s, v, node, epoch
+            )
         reboot_s = meet_resets(reset_s, world.reboot_s, resident, busy_s, expected_busy_s, known_s, v, now)
         mode = slot_mode[k]
         if mode < 0:
@@ -822,7 +821,18 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
         for v in range(state.battery_j.shape[1]):
             node = world.window_nodes[trace.window[b], v]
             if node >= 0:
-                advance_battery(world, state, b, v, node, state.epoch[b])
+                advance_battery(
+                    state.battery_j[b],
+                    state.battery_epoch[b],
+                    state.draw_j[b],
+                    state.energy_j[b],
+                    world.light,
+                    world.power,
+                    world.epoch_s,
+                    v,
+                    node,
+                    state.epoch[b],
+                )
     else:
         describe(world, trace, state, problems, b)
     return over
