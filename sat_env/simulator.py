@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sat_env.energy import allowed_mode, battery_step
 from sat_env.handles import handle_maker
+from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
 from sat_env.pipeline import COMPUTE_END, job_run, job_run_handle, run
 from sat_env.plan import repair
 from sat_env.planning.predict import serve
@@ -29,9 +30,12 @@ from sat_env.problem import (
 )
 from sat_env.trace import (
     INITIAL_INTERVALS,
+    STREAM_LINKS,
     STREAM_WINDOW,
     Trace,
     draw_world,
+    redraw_links,
+    redraw_rest,
     stream_key,
     trace_handle,
     uniform,
@@ -335,6 +339,16 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     load_bytes_per_s[slots] = math.inf
 
 
+@njit(cache=True, inline="always")
+def downlink_share(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-untyped-def]
+    """Return the share of the clear-sky rate a downlink gives: the fade of its slice, and rain on its way."""
+    if rain_db <= 0.0:
+        return factor
+    attenuation_db = rain_at_elevation_db(rain_db, elevation_deg)
+    clear_bps = ka_rate_bps(elevation_deg, range_km, 0.0)
+    return factor * ka_rate_bps(elevation_deg, range_km, attenuation_db) / clear_bps
+
+
 @njit(cache=True)
 def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
@@ -343,7 +357,8 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
     residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     route_bps, latency_s = world.route_rate_bps[epoch, 0], world.route_latency_s[epoch]
     links, station = world.route_links[epoch], world.route_station[epoch]
-    link_down_s, factor = trace.link_down_s[b], trace.downlink_factor[b, t]
+    link_down_s, factor, rain_db = trace.link_down_s[b], trace.downlink_factor[b, t], trace.rain_db[b, t]
+    elevation, range_km = world.route_elevation_deg[epoch], world.route_range_km[epoch]
     link_busy_s, expected_busy_s = state.link_busy_s[b], state.expected_link_busy_s[b]
     rate_bps, seen_latency_s = problems.rate_bps[b], problems.latency_s[b]
     release_s, primary_up = problems.release_s[b], problems.primary_up[b]
@@ -369,13 +384,20 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
         for j in range(i + 1, slots + 1):
             primary_bps = route_bps[0, i, j]
             if station[0, i, j] >= 0:
-                primary_bps *= factor[station[0, i, j]]
+                primary_bps *= downlink_share(
+                    factor[station[0, i, j]], rain_db[station[0, i, j]], elevation[0, i, j], range_km[0, i, j]
+                )
             up, age, wait, count = route_now(links, 0, i, j, seen)
             backup_bps = route_bps[1, i, j]
             backup_wait = 0.0
             if backup_bps > 0.0:
                 if station[1, i, j] >= 0:
-                    backup_bps *= factor[station[1, i, j]]
+                    backup_bps *= downlink_share(
+                        factor[station[1, i, j]],
+                        rain_db[station[1, i, j]],
+                        elevation[1, i, j],
+                        range_km[1, i, j],
+                    )
                 backup_up, _, backup_wait, _ = route_now(links, 1, i, j, seen)
                 if not backup_up:
                     backup_bps = 0.0
@@ -509,7 +531,8 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     until = now + world.epoch_s
     station, links = world.route_station[epoch, 0], world.route_links[epoch, 0]
     route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
-    factor, link_down_s = trace.downlink_factor[b, t], trace.link_down_s[b]
+    factor, rain_db, link_down_s = trace.downlink_factor[b, t], trace.rain_db[b, t], trace.link_down_s[b]
+    elevation, range_km = world.route_elevation_deg[epoch, 0], world.route_range_km[epoch, 0]
     link_busy_s = state.link_busy_s[b]
     job_rate_bps, job_latency_s = job.route_rate_bps, job.route_latency_s
     hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
@@ -518,7 +541,9 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
         j = stage_slot[s + 1]
         rate = route_bps[i, j]
         if station[i, j] >= 0:
-            rate *= factor[station[i, j]]
+            rate *= downlink_share(
+                factor[station[i, j]], rain_db[station[i, j]], elevation[i, j], range_km[i, j]
+            )
         if rate <= 0.0:
             until = now
         job_rate_bps[s, 0, 0] = rate
@@ -550,7 +575,8 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
     t = epoch - state.start[b]
     station, links = world.route_station[epoch], world.route_links[epoch]
     route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
-    factor = trace.downlink_factor[b]
+    factor, rain_db = trace.downlink_factor[b], trace.rain_db[b]
+    elevation, range_km = world.route_elevation_deg[epoch], world.route_range_km[epoch]
     job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
     for s in range(stages - 1):
         i = stage_slot[s]
@@ -559,7 +585,12 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
             for h in range(job_rate_bps.shape[2]):
                 rate = route_bps[h, q, i, j]
                 if station[q, i, j] >= 0:
-                    rate *= factor[t + h, station[q, i, j]]
+                    rate *= downlink_share(
+                        factor[t + h, station[q, i, j]],
+                        rain_db[t + h, station[q, i, j]],
+                        elevation[q, i, j],
+                        range_km[q, i, j],
+                    )
                 job_rate_bps[s, q, h] = rate
             job_latency_s[s, q] = latency_s[q, i, j]
             for x in range(job_links.shape[2]):
@@ -931,6 +962,27 @@ def copy_arrays(arrays: ArraysT) -> ArraysT:
     return type(arrays)._make(field.copy() for field in arrays)
 
 
+@njit(cache=True)
+def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
+    """Put in place of the true busy times of world `b` what an observer expects of them."""
+    now = (state.epoch[b] - state.start[b]) * world.epoch_s
+    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
+    for v in range(state.busy_s.shape[1]):
+        wait = expected_wait_s(residual_s, step_s, now, state.busy_s[b, v], state.expected_busy_s[b, v])
+        state.busy_s[b, v] = now + wait
+        state.expected_busy_s[b, v] = now + wait
+        state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
+    for w in range(state.link_busy_s.shape[1]):
+        wait = expected_wait_s(
+            residual_s, step_s, now, state.link_busy_s[b, w], state.expected_link_busy_s[b, w]
+        )
+        state.link_busy_s[b, w] = now + wait
+        state.expected_link_busy_s[b, w] = now + wait
+    wait = expected_wait_s(residual_s, step_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b])
+    state.ground_busy_s[b] = now + wait
+    state.expected_ground_busy_s[b] = now + wait
+
+
 class Handles(NamedTuple):
     """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
 
@@ -1004,6 +1056,7 @@ class Simulator:
             items=np.ones((worlds, epochs)),
             content=np.ones((worlds, epochs)),
             downlink_factor=np.ones((worlds, epochs + span, stations)),
+            rain_db=np.zeros((worlds, epochs + span, stations)),
             charge=np.ones((worlds, nodes)),
         )
 
@@ -1137,6 +1190,51 @@ class Simulator:
         self.episodes[...] = snapshot.episodes
         self.over[...] = snapshot.over
         self._point()
+
+    def imagine(self, seed: int) -> Simulator:
+        """Return a copy of the worlds whose future is drawn afresh: for agents that look ahead.
+
+        The copy starts from what is known now; faults, weather and jobs after now are drawn from `seed`
+        alone, so the copy tells nothing of the true trace.
+
+        Raises
+        ------
+        ValueError
+            An episode is over, or `seed` is negative.
+        """
+        if seed < 0:
+            raise ValueError(f"seed = {seed}: must be at least 0")
+        if self.over.any():
+            raise ValueError("imagine: the episode of a world is over; begin it first")
+        copy = Simulator(self.prepared, self.worlds, self.split)
+        copy.restore(self.snapshot())
+        contacts, law, outages = self.prepared.contacts, self.world.law, self.world.outages
+        for b in range(self.worlds):
+            window = int(self.trace.window[b])
+            t = int(self.state.epoch[b] - self.state.start[b])
+            now = t * self.world.epoch_s
+            forget_future(copy.handles.world, copy.handles.trace, copy.handles.state, b)
+            links, nodes = self.world.window_links[window], self.world.window_nodes[window]
+            first = int(self.state.start[b])
+            anomaly = contacts.anomaly[first : first + self.world.episode_epochs]
+            key = np.uint64(stream_key(np.uint64(seed + b), 0, STREAM_LINKS))
+            while True:
+                horizon_s = copy.trace.downlink_factor.shape[1] * self.world.epoch_s
+                intervals = redraw_links(
+                    law,
+                    outages,
+                    key,
+                    links,
+                    contacts.link_is_downlink,
+                    now,
+                    horizon_s,
+                    copy.trace.link_down_s[b],
+                )
+                resets = redraw_rest(law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b)
+                if intervals <= copy.trace.link_down_s.shape[2] and resets <= copy.trace.reset_s.shape[2]:
+                    break
+                copy._grow_trace(intervals, resets)
+        return copy
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self.prepared.scenario, self.worlds, self.split, self.snapshot()
