@@ -60,8 +60,11 @@ def test_the_drop_map_rises_from_zero_and_finds_a_smooth_curve(seed, noise):
     assert np.abs(np.interp(error, *knots) - truth)[inside].mean() < 0.01 + noise
 
 
-def test_complexity_averages_one_and_orders_images():
-    images, _ = digits()
-    assert measure.complexity(images).mean() == pytest.approx(1.0)
-    flat, busy = torch.zeros(8, 8), (torch.arange(64) % 2).float().view(8, 8)
-    assert np.argmax(measure.complexity(torch.stack([flat, busy]))) == 1
+def test_complexity_is_one_on_average_and_lowest_at_a_prototype():
+    images, labels = digits()
+    content = measure.fit_complexity(images, labels)
+    complexity = content.of(images)
+    assert complexity.mean() == pytest.approx(1.0)
+    prototypes = torch.tensor(content.prototypes, dtype=torch.float32).view(10, 8, 8)
+    np.testing.assert_allclose(content.of(prototypes), 0.0, atol=1e-9)
+    assert complexity.max() <= 1 / content.scale  # two prototypes equally near

@@ -35,6 +35,7 @@ class Fold:
     streams: Tensor  # (7, n, tokens, channels) uncompressed activations
     output: Tensor  # (n, classes) uncompressed log-probabilities
     labels: Tensor  # (n,)
+    complexity: Floats  # (n,) 1 on average over the training part
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -57,7 +58,15 @@ def prepare(
     masking = [recipe for recipe in RECIPES.values() if recipe.keep < 1]
     sites = {(cut, r.name): masks.site(seen[cut], cut, r) for cut in range(N_CUTS) for r in masking}
     output = network(images[test]).log_softmax(-1)
-    return Fold(network, sites, np.asarray(test), streams_of(network, images[test]), output, labels[test])
+    return Fold(
+        network=network,
+        sites=sites,
+        rows=np.asarray(test),
+        streams=streams_of(network, images[test]),
+        output=output,
+        labels=labels[test],
+        complexity=fit_complexity(images[train], labels[train]).of(images[test]),
+    )
 
 
 @torch.no_grad()
@@ -164,13 +173,29 @@ def fit_drop(error: Floats, drop: Floats, n_bins: int = 14) -> Floats:
     return np.array([np.r_[0.0, centres], np.r_[0.0, rising]])
 
 
-def complexity(images: Tensor) -> Floats:
-    """Content complexity (n,) of images (n, 8, 8): mean absolute gradient, 1 on average over the data set."""
-    pixels = images.double().numpy()
-    vertical, horizontal = np.abs(np.diff(pixels, axis=1)), np.abs(np.diff(pixels, axis=2))
-    gradient = vertical.mean((1, 2)) + horizontal.mean((1, 2))
-    relative: Floats = gradient / gradient.mean()
-    return relative
+class Complexity(NamedTuple):
+    """How hard an input is to tell apart, known before any of it is computed: errors grow in proportion."""
+
+    prototypes: Floats  # (classes, pixels) mean training image of each class
+    scale: float  # training mean of the raw measure
+
+    def of(self, images: Tensor) -> Floats:
+        """Content complexity (n,) of images (n, 8, 8): 1 on average over the training images.
+
+        The fourth power of the distance to the nearest prototype over that to the second nearest.
+        """
+        pixels = images.flatten(1).double().numpy()
+        square = np.square(pixels[:, None] - self.prototypes).sum(-1)
+        nearest, second = np.sort(square, axis=1)[:, :2].T
+        measure: Floats = np.square(nearest / second) / self.scale
+        return measure
+
+
+def fit_complexity(images: Tensor, labels: Tensor) -> Complexity:
+    """Fit the prototypes to training images (n, 8, 8) and their labels (n,)."""
+    pixels = images.flatten(1).double()
+    prototypes = torch.stack([pixels[labels == c].mean(0) for c in np.unique(labels)]).numpy()
+    return Complexity(prototypes, float(Complexity(prototypes, 1.0).of(images).mean()))
 
 
 def coded_bits(fold: Fold, recipe: Recipe, cut: int, batch: int = 64) -> float:

@@ -92,6 +92,12 @@ def train_fold(out: Path, settings: Settings, job: Job) -> None:
         _save(masks.state_dict(), path)
 
 
+def is_trained(out: Path, job: Job) -> bool:
+    """Whether `train_fold` has nothing left to do for a job."""
+    kinds = ("joint", "separate", "static") if job[0] == 0 else ("joint",)
+    return _network_path(out, job).exists() and all(_masks_path(out, kind, job).exists() for kind in kinds)
+
+
 def load_network(out: Path, job: Job) -> DigitsViT:
     """Load a trained network."""
     network = DigitsViT()
@@ -156,7 +162,9 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
     accuracy, accuracy_se = measure.mean_and_error(base)
     table = CompressionTable("digits-vit", levels, np.arange(1, 8) / 8, errors, knots, {})
     residual = table.accuracy_drop(summed) - drop
-    importance = errors[:, 1:].sum(0)
+    complexity = measure.by_image(all_folds, [fold.complexity for fold in all_folds])
+    by_image = error[n_single:].mean(0) / error[n_single:].mean()
+    bins = np.array_split(np.argsort(complexity), 8)
     provenance: dict[str, Any] = {
         "command": command,
         "settings": asdict(settings),
@@ -165,7 +173,9 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
         "base_accuracy_standard_error": float(accuracy_se),
         "single_cut_drop_points": (100 * single_drop).tolist(),
         "single_cut_drop_standard_error_points": (100 * single_se).tolist(),
-        "layer_importance": (errors[:, 1:] / importance).mean(1).tolist(),
+        "layer_importance": (errors.mean(1) / errors.mean()).tolist(),
+        "content_complexity_by_eighth": [float(complexity[rows].mean()) for rows in bins],
+        "relative_error_by_eighth": [float(by_image[rows].mean()) for rows in bins],
         "drop_map": f"binned isotonic fit to {settings.plans} random plans of 1 to 7 cuts",
         "drop_map_mean_absolute_error_points": float(100 * np.abs(residual).mean()),
         "drop_map_mean_absolute_error_below_2_points": float(
