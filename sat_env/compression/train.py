@@ -206,6 +206,7 @@ def main(args: Args) -> None:
     """Train, measure, write the table."""
     if args.jobs < 1 or min(asdict(args.settings).values()) < 1:
         raise ValueError(f"jobs is {args.jobs} and settings are {args.settings}, all must be at least 1")
+    torch.set_num_threads(1)
     claim(args.out, args.settings)
     jobs = jobs_of(args.settings)
     run_all("networks and masks", train_fold, args, jobs)
