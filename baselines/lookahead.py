@@ -17,10 +17,11 @@ import numpy as np
 
 from baselines.branches import Branches, best, menu
 from baselines.priced import Constants
+from sat_env.knowledge import residual_outage_s
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem, Problems
-from sat_env.simulator import State, empty_state, residual_outage_s
+from sat_env.state import State, empty_state
 from sat_env.trace import Trace
 from sat_env.world import World
 
