@@ -119,6 +119,7 @@ def imagined_trace(world: World, now: Problems) -> Trace:
         items=np.full((1, world.episode_epochs), world.items_mean),
         content=np.ones((1, world.episode_epochs)),
         downlink_factor=np.ones((1, world.episode_epochs + span, max(1, stations))),
+        rain_db=np.zeros((1, world.episode_epochs + span, max(1, stations))),
         charge=np.ones((1, nodes)),
     )
     ahead = np.arange(world.episode_epochs - t)
