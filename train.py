@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from baselines import make
-from sat_env.commands import describe_input, fail_cleanly, resolve, show_and_write
+from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import world_of
 from sat_env.scenario import Scenario, scenario_from_dict
 
@@ -65,7 +64,7 @@ def main(args: Args) -> None:
     else:
         scenario, seed, steps = resolve(args.scenario, args.elements, args.model), args.seed, args.steps
         folder = Path(args.out) if args.out else Path("runs") / f"{scenario.name}-{seed}"
-    console = Console()
+    console = new_console()
     for line in describe_input(scenario):
         console.print(line)
     world = world_of(scenario)

@@ -9,6 +9,7 @@ A handle borrows: it counts no references to the arrays (counting them, atomical
 third of a step). Whoever makes a handle keeps the NamedTuple alive as long as the handle.
 """
 
+# mypy: disable-error-code="no-untyped-call, attr-defined, call-arg, unused-ignore"
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
     """Return a function that turns an instance of the NamedTuple class `kind` into a handle.
 
     Call it once, at module level. Compiled code that takes a handle is cached on disk, so the types made
-    here are given importable names.
+    here are given importable names. Numba files what `make` compiled under its line number and unpickles
+    the NamedTuple classes it finds there: when one of them moves to another module, so must this line.
     """
     struct_type = structref.register(
         type(
@@ -65,7 +67,7 @@ def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
     structref.define_constructor(proxy, struct_type, list(kind._fields))
     structref.define_attributes(struct_type)
 
-    @njit(cache=True)  # type: ignore[untyped-decorator]
+    @njit(cache=True)
     def make(fields):  # type: ignore[no-untyped-def]
         return proxy(*borrow(fields))
 
