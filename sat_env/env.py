@@ -196,6 +196,15 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         plan.check(simulator.slots, simulator.blocks, simulator.levels)
         return np.array([*plan.cuts, *plan.levels], np.int64)
 
+    def simulate(self, plan: Plan, seed: int) -> dict[str, float]:
+        """Return the info of one job under `plan` in an imagined future (see `Simulator.imagine`)."""
+        simulator = self.worlds.simulator
+        plan.check(simulator.slots, simulator.blocks, simulator.levels)
+        imagined = simulator.imagine(seed)
+        cuts, levels = plan.arrays()
+        imagined.step(cuts[None], levels[None])
+        return {name: float(getattr(imagined.outcome, name)[0]) for name in INFO_FIELDS}
+
     def timeline(self) -> dict[str, NDArray[np.float64]]:
         """Return when each stage of the last job computed and sent each micro-batch, in seconds of the episode.
 

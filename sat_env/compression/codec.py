@@ -360,15 +360,18 @@ def _scale(deviation: Tensor, recipe: Recipe, magnitudes: Tensor) -> Tensor:
 def _statistics(quantised: Quantised, axis: tuple[int, ...]) -> Statistics:
     """Statistics over the given axes, drawn a little towards their average where little was seen."""
     kept = quantised.kept.numpy()
-    symbols = quantised.symbols.numpy()
-    size = np.abs(symbols).astype(np.float64)
+    symbols = quantised.symbols.numpy()  # 0 where dropped
     n = kept.sum(axis, keepdims=True)
     total = kept.size / n.size
+    size = np.abs(symbols).sum(axis, keepdims=True, dtype=np.float64)
+    square = np.square(symbols).sum(axis, keepdims=True, dtype=np.float64)  # at most 127^2: int16 holds it
     prior = 2.0  # observations
-    mean_all = size[kept].mean()
-    mean = (size.sum(axis, keepdims=True) + prior * mean_all) / (n + prior)
-    square = (np.square(size - mean) * kept).sum(axis, keepdims=True)
-    spread = np.sqrt((square + prior * size[kept].var()) / (n + prior))
+    n_all = n.sum()
+    mean_all = size.sum() / n_all
+    variance_all = square.sum() / n_all - mean_all**2
+    mean = (size + prior * mean_all) / (n + prior)
+    deviation = square - 2 * mean * size + n * mean**2  # sum of (size - mean)^2 over the kept
+    spread = np.sqrt(np.maximum(deviation + prior * variance_all, 0.0) / (n + prior))
     n_signed = (symbols != 0).sum(axis, keepdims=True)
     negative = ((symbols < 0).sum(axis, keepdims=True) + 0.5) / (n_signed + 1.0)
     chance = np.clip((n + 0.02) / (total + 0.04), 2**-11, 1 - 2**-11)  # float16 knows nothing nearer to 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,8 +55,16 @@ def prepare(
     ranks = any_cuts(len(train), torch.Generator().manual_seed(0))
     masked = masked_streams_of(network, images[train], masks, ranks)
     seen = torch.cat([streams_of(network, images[train]), masked], dim=1)
-    masking = [recipe for recipe in RECIPES.values() if recipe.keep < 1]
-    sites = {(cut, r.name): masks.site(seen[cut], cut, r) for cut in range(N_CUTS) for r in masking}
+    calibrated: dict[tuple[int, Recipe], Site] = {}
+    sites: dict[tuple[int, str], Site] = {}
+    for cut in range(N_CUTS):
+        for recipe in RECIPES.values():
+            if recipe.keep == 1:
+                continue
+            alike = (cut, replace(recipe, name="", entropy=False))  # a site does not depend on these
+            if alike not in calibrated:
+                calibrated[alike] = masks.site(seen[cut], cut, recipe)
+            sites[cut, recipe.name] = calibrated[alike]
     output = network(images[test]).log_softmax(-1)
     return Fold(
         network=network,
