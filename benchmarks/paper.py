@@ -3,14 +3,14 @@
     python benchmarks/paper.py [--json] [--quick] [--figure docs/figures/paper_delay.png]
 
 Only planning: every delay is `sat_env.planning.predict` of a plan, seconds of one batch of 64 images. The
-*proposal* is exact A* over the satellites alone, at the paper's ratio of 25.82, its codec time (none) and its
-reported loss. Ground-only comes in three readings:
+*proposal* is exact A* over the satellites alone, each sending to its neighbour, at the paper's ratio of 25.82,
+its codec time (none) and its reported loss. What is relayed without computing comes in three readings:
 
     stored      the whole batch is received before it is sent on, at every link: what the paper's figures imply
     pipelined   eight micro-batches through the same recurrence as the proposal, every link a server
-    cut through the environment's own route: one server at the rate of its slowest link
+    routed      the environment's own routes: one server at the rate of the slowest link
 
-Keys: see `docs/paper.md`, which prints this program's output. `--quick` leaves the sweeps out.
+Keys and what they say: `docs/paper.md`. `--quick` leaves the sweeps out.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # baselines is not in the wheel
 
-from baselines import ground_only, paper_astar, proportional, single_satellite, uniform
+from baselines import ground_only, paper_astar, proportional, uniform
 from baselines.splits import Plan, idle
 from sat_env.compression.table import load_table
 from sat_env.planning import GROUND_ANY, GROUND_NONE, Costs, costs_from_arrays, plan_error, predict, solve
@@ -35,7 +35,7 @@ from sat_env.world import Prepared, prepare
 
 RATIO = 25.82  # the paper's whole chain against FP32, ViT-G average
 LEVEL = "mask22-int8-ec"  # the same chain in our table
-CORES = 12  # of a Jetson AGX Orin; the table was measured on one
+CORES = 8  # of the 12 of a Jetson AGX Orin, as in WalkerOutage; the table was measured on one
 S2G_GBPS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0, 4.0, 6.0)
 MODELS = ("vit-b", "vit-l", "vit-h", "vit-g14-small", "vit-g")
 
@@ -45,8 +45,9 @@ class Case(NamedTuple):
 
     prepared: Prepared
     state: Problems  # B = 1
-    costs: Costs  # levels, errors and budget of the shipped table; no codec time
-    paper: Costs  # one level: the paper's ratio, no error; the satellites alone
+    costs: Costs  # the environment's, all routes, with the shipped table; no codec time
+    chain: Costs  # as costs, but satellites send to their neighbours and the ground holds nothing
+    paper: Costs  # as chain, with one level: the paper's ratio, no error
 
 
 def case(*, s2g_gbps: float = 0.8, size: str = "480p", model: str = "vit-g", micro_batches: int = 8) -> Case:
@@ -69,18 +70,21 @@ def case(*, s2g_gbps: float = 0.8, size: str = "480p", model: str = "vit-g", mic
     problem = simulator.problem()
     assert problem.problems is not None
     costs = with_codec(idle(problem.costs), prepared, cores=np.inf)
+    n_slots = costs.rate_bps.shape[0]
+    neighbours = np.eye(n_slots, n_slots + 1, k=1, dtype=np.bool_)
+    neighbours[1:, n_slots] = True  # results and activations; the raw batch would go by `relayed_s`
+    chain = costs._replace(rate_bps=np.where(neighbours, costs.rate_bps, 0.0), ground_hosts=GROUND_NONE)
     one_level = costs.boundary_bytes[:, :1].copy()
     one_level[1:-1] /= RATIO
     nothing = np.zeros_like(costs.encode_s[:, :, :1])
-    paper = costs._replace(
+    paper = chain._replace(
         boundary_bytes=one_level,
         token_bytes=costs.token_bytes[:, :1],
         encode_s=nothing,
         decode_s=nothing,
         error=np.zeros_like(costs.error[:, :1]),
-        ground_hosts=GROUND_NONE,
     )
-    return Case(prepared, problem.problems, costs, paper)
+    return Case(prepared, problem.problems, costs, chain, paper)
 
 
 def with_codec(costs: Costs, prepared: Prepared, cores: float) -> Costs:
@@ -110,32 +114,51 @@ def delay_s(costs: Costs, plan: Plan | None) -> float:
     return float(predict(costs, *plan)) if plan is not None else np.inf
 
 
-def relayed_ground_only_s(case: Case, micro_batches: int) -> float:
-    """Delay of ground-only with every link on the way a server of its own.
+def relayed_s(case: Case, slot: int, micro_batches: int) -> float:
+    """Delay when the raw batch is relayed to one slot, or the ground, that computes everything.
 
-    A relay is a slot with one block that takes no time, so this is `predict` like everything else. One
-    micro-batch means that the whole batch is stored at every satellite before it is sent on.
+    Every link on the way is a server of its own: a relay is a slot with one block that takes no time, so this
+    is `predict` like everything else. One micro-batch means that the whole batch is stored at every relay
+    before it is sent on. inf where the slot cannot hold the model.
     """
-    costs, state = case.costs, case.state
-    ground = costs.rate_bps.shape[0]
-    relays = int(np.argmin(state.route_hops[0, :, ground])) + 1  # slots 0..exit
-    path = [*range(relays), ground]
-    compute_s = np.full((relays + 1, relays + 1), np.inf)
-    compute_s[range(relays), range(relays)] = 0.0
-    compute_s[relays, relays] = costs.compute_s[ground].sum() * costs.micro_batches / micro_batches
-    raw_bytes, result_bytes = costs.boundary_bytes[[0, -1], 0] * costs.micro_batches / micro_batches
-    rate_bps, latency_s = np.zeros((relays, relays + 1)), np.zeros((relays, relays + 1))
-    for i in range(relays):
+    costs = case.costs
+    n_slots = costs.rate_bps.shape[0]
+    exit_slot = int(np.argmin(case.state.route_hops[0, :, n_slots]))
+    path = [*range(exit_slot + 1 if slot == n_slots else slot), slot]
+    n, share = len(path) - 1, costs.micro_batches / micro_batches
+    compute_s = np.full((n + 2, n + 1), np.inf)  # row n: `slot`; row n + 1: the ground receives the result
+    compute_s[range(n), range(n)] = 0.0
+    if costs.memory_bytes.sum() <= costs.memory_free_bytes[slot]:
+        compute_s[n, n] = costs.compute_s[slot].sum() * share
+    raw_bytes, result_bytes = costs.boundary_bytes[[0, -1], 0] * share
+    rate_bps, latency_s = np.zeros((n + 1, n + 2)), np.zeros((n + 1, n + 2))
+    for i in range(n):
         rate_bps[i, i + 1] = costs.rate_bps[path[i], path[i + 1]]
         latency_s[i, i + 1] = costs.latency_s[path[i], path[i + 1]]
-    chain = costs_from_arrays(
+    if slot == n_slots:  # the result is where it belongs: a last hop for nothing
+        rate_bps[n, n + 1], result_bytes = 1.0, 0.0
+    else:
+        rate_bps[n, n + 1] = costs.rate_bps[slot, n_slots]
+        latency_s[n, n + 1] = costs.latency_s[slot, n_slots]
+    relayed = costs_from_arrays(
         compute_s,
-        [raw_bytes] * (relays + 1) + [result_bytes],
+        [raw_bytes] * (n + 1) + [result_bytes],
         rate_bps,
         latency_s=latency_s,
         micro_batches=micro_batches,
     )
-    return float(predict(chain, np.arange(1, relays + 1), np.zeros(relays, dtype=np.int64)))
+    return float(predict(relayed, np.arange(1, n + 2), np.zeros(n + 1, dtype=np.int64)))
+
+
+def ground_only_s(case: Case, micro_batches: int | None = None) -> float:
+    """Delay of ground-only, every link a server; by default as many micro-batches as the proposal has."""
+    return relayed_s(case, case.costs.rate_bps.shape[0], micro_batches or case.costs.micro_batches)
+
+
+def single_satellite_s(case: Case) -> float:
+    """Delay of the best single satellite, every link a server."""
+    slots = range(1, case.costs.rate_bps.shape[0])
+    return min(relayed_s(case, slot, case.costs.micro_batches) for slot in slots)
 
 
 def moved_bytes(case: Case, costs: Costs, plan: Plan) -> float:
@@ -164,17 +187,11 @@ def drop_of_split(case: Case, cuts: np.ndarray) -> float:
     return float(case.prepared.table.accuracy_drop(error))
 
 
-def best_of_several_s(costs: Costs) -> float:
-    """Least delay over the splits on two or more satellites, by enumeration; one level, ground without blocks."""
-    n_slots, n_blocks = costs.rate_bps.shape[0], costs.compute_s.shape[1]
-    levels = np.zeros(n_slots, dtype=np.int64)
-    least_s = np.inf
-    for flat in np.ndindex(*(n_blocks + 1,) * (n_slots - 2)):  # slot 0 senses, the last cut ends the model
-        if all(a <= b for a, b in zip(flat, flat[1:], strict=False)):
-            cuts = np.array([0, *flat, n_blocks], dtype=np.int64)
-            if (np.diff(cuts) > 0).sum() >= 2:
-                least_s = min(least_s, predict(costs, cuts, levels))
-    return float(least_s)
+def nearest_satellite(costs: Costs) -> Plan:
+    """Return the plan that gives the whole model to slot 2, which the raw batch reaches over one link."""
+    cuts = np.full(costs.rate_bps.shape[0], costs.compute_s.shape[1], dtype=np.int64)
+    cuts[0] = 0
+    return cuts, np.zeros_like(cuts)
 
 
 def change(value: float, reference: float) -> float:
@@ -190,14 +207,14 @@ def headline() -> dict[str, float]:
     proposal_s = delay_s(here.paper, plan)
     on_ground = ground_only.plan(here.costs)
     assert on_ground is not None
-    stored_s, pipelined_s = relayed_ground_only_s(here, 1), relayed_ground_only_s(here, 8)
-    cut_through_s = delay_s(here.costs, on_ground)
+    stored_s, pipelined_s = ground_only_s(here, 1), ground_only_s(here)
+    routed_s = delay_s(here.costs, on_ground)
     slow = case(s2g_gbps=0.2)
     large = case(size="1080p")
     figures: dict[str, float] = {
         "delay_change_vs_ground_only_0p8gbps": change(proposal_s, stored_s),
         "delay_change_vs_pipelined_ground_only_0p8gbps": change(proposal_s, pipelined_s),
-        "delay_change_vs_cut_through_ground_only_0p8gbps": change(proposal_s, cut_through_s),
+        "delay_change_vs_routed_ground_only_0p8gbps": change(proposal_s, routed_s),
         "bytes_change_vs_ground_only": change(
             moved_bytes(here, here.paper, plan), moved_bytes(here, here.costs, on_ground)
         ),
@@ -205,12 +222,12 @@ def headline() -> dict[str, float]:
         "delay_s/proposal": proposal_s,
         "delay_s/ground_only_stored": stored_s,
         "delay_s/ground_only_pipelined": pipelined_s,
-        "delay_s/ground_only_cut_through": cut_through_s,
+        "delay_s/ground_only_routed": routed_s,
         "delay_change_vs_pipelined_ground_only_0p2gbps": change(
-            delay_s(slow.paper, exact(slow.paper)), relayed_ground_only_s(slow, 8)
+            delay_s(slow.paper, exact(slow.paper)), ground_only_s(slow)
         ),
         "delay_change_vs_pipelined_ground_only_1080p": change(
-            delay_s(large.paper, exact(large.paper)), relayed_ground_only_s(large, 8)
+            delay_s(large.paper, exact(large.paper)), ground_only_s(large)
         ),
         "uniform_over_proposal": delay_s(here.paper, uniform.plan(here.paper)) / proposal_s,
         "proportional_over_proposal": delay_s(here.paper, proportional.plan(here.paper)) / proposal_s,
@@ -218,7 +235,7 @@ def headline() -> dict[str, float]:
     }
     for k, count in enumerate(blocks(plan, n_blocks)[1:-1], start=2):
         figures[f"split/satellite_{k}"] = count
-    figures |= chain_figures(here) | measured_figures(here) | ground_figures()
+    figures |= chain_figures(here) | measured_figures(here) | single_figures() | ground_figures()
     figures["random_splits_below_1pct"] = random_splits(here, 200)
     return figures
 
@@ -237,16 +254,33 @@ def chain_figures(here: Case) -> dict[str, float]:
 
 
 def measured_figures(here: Case) -> dict[str, float]:
-    """The proposal with our table's levels under its 1 % budget, codec time free, on 12 cores and on one."""
+    """The proposal with our table's levels under its 1 % budget, codec time free, on several cores and on one."""
     figures: dict[str, float] = {}
-    for name, cores in (("none", np.inf), ("12_cores", CORES), ("1_core", 1.0)):
-        costs = with_codec(here.costs, here.prepared, cores)._replace(ground_hosts=GROUND_NONE)
+    for name, cores in (("none", np.inf), (f"{CORES}_cores", float(CORES)), ("1_core", 1.0)):
+        costs = with_codec(here.chain, here.prepared, cores)
         plan = exact(costs)
         figures[f"measured_table/delay_s/codec_{name}"] = delay_s(costs, plan)
         drop = here.prepared.table.accuracy_drop(plan_error(costs, *plan))
         figures[f"measured_table/accuracy_drop/codec_{name}"] = float(drop)
         literal_s = delay_s(costs, paper_astar.plan(costs))
         figures[f"measured_table/paper_astar_over_exact/codec_{name}"] = literal_s / delay_s(costs, plan)
+    return figures
+
+
+def single_figures() -> dict[str, float]:
+    """A single satellite against several, for the smallest model and the largest that one satellite holds."""
+    figures: dict[str, float] = {}
+    for model in ("vit-b", "vit-g14-small"):
+        here = case(model=model)
+        single_s, plan = single_satellite_s(here), exact(here.paper)
+        measured = with_codec(here.chain, here.prepared, cores=1.0)
+        figures[f"single/proposal_delay_change/{model}"] = change(delay_s(here.paper, plan), single_s)
+        figures[f"single/proposal_delay_change_codec_1_core/{model}"] = change(
+            delay_s(measured, exact(measured)), single_s
+        )
+        figures[f"single/proposal_bytes_change/{model}"] = change(
+            moved_bytes(here, here.paper, plan), moved_bytes(here, here.paper, nearest_satellite(here.paper))
+        )
     return figures
 
 
@@ -262,7 +296,10 @@ def ground_figures() -> dict[str, float]:
         figures[f"ground_any/change_vs_proposal/{name}"] = change(
             delay_s(shared, plan), delay_s(here.paper, exact(here.paper))
         )
-        figures[f"ground_any/change_vs_cut_through_ground_only/{name}"] = change(
+        figures[f"ground_any/change_vs_pipelined_ground_only/{name}"] = change(
+            delay_s(shared, plan), ground_only_s(here)
+        )
+        figures[f"ground_any/change_vs_routed_ground_only/{name}"] = change(
             delay_s(shared, plan), delay_s(here.costs, ground_only.plan(here.costs))
         )
     return figures
@@ -278,17 +315,16 @@ def random_splits(here: Case, n_splits: int) -> int:
 
 def compare(here: Case) -> dict[str, float]:
     """Delays of every planner of the paper on one problem, s."""
-    proposal_s = delay_s(here.paper, exact(here.paper))
     shared = here.paper._replace(ground_hosts=GROUND_ANY)
     return {
-        "proposal": proposal_s,
-        "paper_astar": delay_s(here.paper, paper_astar.plan(here.paper)),
-        "uniform": delay_s(here.paper, uniform.plan(here.paper)),
+        "proposal": delay_s(here.paper, exact(here.paper)),
+        "literal": delay_s(here.paper, paper_astar.plan(here.paper)),
         "proportional": delay_s(here.paper, proportional.plan(here.paper)),
-        "single_satellite": delay_s(here.paper, single_satellite.plan(here.paper)),
-        "ground_only_stored": relayed_ground_only_s(here, 1),
-        "ground_only_pipelined": relayed_ground_only_s(here, here.costs.micro_batches),
-        "ground_only_cut_through": delay_s(here.costs, ground_only.plan(here.costs)),
+        "uniform": delay_s(here.paper, uniform.plan(here.paper)),
+        "single": single_satellite_s(here),
+        "ground_stored": ground_only_s(here, 1),
+        "ground_pipelined": ground_only_s(here),
+        "ground_routed": delay_s(here.costs, ground_only.plan(here.costs)),
         "ground_any": delay_s(shared, exact(shared)),
     }
 
@@ -297,27 +333,31 @@ def sweeps() -> dict[str, dict[str, float]]:
     """Delays over S2G rate, input size, model and number of micro-batches."""
     rows = {f"s2g_gbps/{gbps:g}": compare(case(s2g_gbps=gbps)) for gbps in S2G_GBPS}
     rows |= {f"input/{size}": compare(case(size=size)) for size in IMAGE_SIZES}
-    for model in MODELS:
-        here = case(model=model)
-        rows[f"model/{model}"] = compare(here)
-        if here.costs.compute_s.shape[1] <= 24:  # larger ones: the optimum itself uses several
-            rows[f"model/{model}"]["two_or_more"] = best_of_several_s(here.paper)
+    rows |= {f"model/{model}": compare(case(model=model)) for model in MODELS}
     rows |= {f"micro_batches/{m}": compare(case(micro_batches=m)) for m in (1, 2, 4, 8, 16, 32)}
     return rows
 
 
-def figures_of_sweeps(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+def flat(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     """Flat keys of the sweeps, and the gaps over all of them."""
     figures = {f"{row}/{name}_s": value for row, delays in rows.items() for name, value in delays.items()}
     gaps = {
         name: np.array([delays[name] / delays["proposal"] for delays in rows.values()])
-        for name in ("paper_astar", "uniform", "proportional")
+        for name in ("literal", "proportional", "uniform")
     }
     for name, gap in gaps.items():
-        finite = gap[np.isfinite(gap)]
-        figures[f"sweeps/{name}_over_proposal/median"] = float(np.median(finite))
-        figures[f"sweeps/{name}_over_proposal/max"] = float(finite.max())
+        figures[f"sweeps/{name}_over_proposal/median"] = float(np.median(gap))
+        figures[f"sweeps/{name}_over_proposal/max"] = float(gap.max())
     return figures
+
+
+def print_sweeps(rows: dict[str, dict[str, float]]) -> None:
+    """Print delays in seconds, a row for each point; a dash where no plan of the kind fits."""
+    names = list(next(iter(rows.values())))
+    print("\n" + f"{'delay, s':22s}" + "".join(f"{name:>18s}" for name in names))
+    for row, delays in rows.items():
+        cells = (f"{value:18.3f}" if value < np.inf else f"{'-':>18s}" for value in delays.values())
+        print(f"{row:22s}" + "".join(cells))
 
 
 def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
@@ -328,8 +368,8 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     lines = {
-        "ground_only_stored": ("ground-only, stored at every link", "tab:red", "--"),
-        "ground_only_pipelined": ("ground-only, pipelined", "tab:red", "-"),
+        "ground_stored": ("ground-only, stored at every link", "tab:red", "--"),
+        "ground_pipelined": ("ground-only, pipelined", "tab:red", "-"),
         "proposal": ("satellites, exact A*", "tab:blue", "-"),
         "ground_any": ("satellites and ground", "tab:green", "-"),
     }
@@ -361,14 +401,17 @@ def main() -> None:
     figures = headline()
     if not arguments.quick:
         rows = sweeps()
-        figures |= figures_of_sweeps(rows)
+        figures |= flat(rows)
         if arguments.figure:
             draw(rows, arguments.figure)
     if arguments.json:
         print(json.dumps({key: value if value < np.inf else None for key, value in figures.items()}))
-    else:
-        for key, value in figures.items():
+        return
+    for key, value in figures.items():
+        if not key.endswith("_s"):  # delays of the sweeps come as a table
             print(f"{key:60s} {value:10.4f}")
+    if not arguments.quick:
+        print_sweeps(rows)
 
 
 if __name__ == "__main__":
