@@ -381,6 +381,8 @@ def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
             axis.plot(range(len(ticks)), delays, style, color=color, marker=".", label=label)
         axis.set_xticks(range(len(ticks)), ticks)
         axis.set_yscale("log")
+        axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set(xlabel="satellite to ground, Gbit/s (480p)", ylabel="delay of 64 images, s")
     axes[1].set(xlabel="input (0.8 Gbit/s)")
