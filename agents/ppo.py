@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import pickle
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,40 +18,56 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from agents.saved import Card, write_card
-from sat_env import encodings
-from sat_env.sb3 import SatVecEnv
+from agents.config import Algorithm, PPOConfig
+from agents.planner import BatchPlanner, tuned_constants
+from agents.play import play
+from agents.saved import Card, load_model, make_interface, write_card
+from agents.worlds import AgentWorlds
+from baselines.priced import Constants, load_constants
 from sat_env.scenario import Scenario
+from sat_env.world import prepare
+
+EVALUATIONS = "evaluations.csv"
+DEV_SEED = 1
 
 
-@dataclass(frozen=True)
-class PPOConfig:
-    """Hyper-parameters of PPO."""
+class Run(NamedTuple):
+    """One training run: what is learned, on what, and how."""
 
-    num_envs: int = 64  # worlds stepped at once
-    rollout_epochs: int = 64  # decisions of each world between updates
-    batch_size: int = 1024
-    update_epochs: int = 4  # passes over a rollout
-    learning_rate: float = 5e-4
-    gamma: float = 0.9  # decisions last for the backlog and the loads: some ten epochs
-    gae_lambda: float = 0.9
-    entropy: float = 0.0
-    hidden: tuple[int, ...] = (128, 128)
-    action: encodings.Encoding = "fractions"
-    log_std_init: float = -0.7
-    checkpoint_every_s: float = 10.0
+    algorithm: Algorithm
+    scenario: Scenario
+    config: PPOConfig
+    constants: Constants
+    seed: int
 
 
-def new_model(config: PPOConfig, scenario: Scenario, seed: int) -> PPO:
-    """Return an untrained PPO on `config.num_envs` worlds of the scenario's training windows."""
-    env = SatVecEnv(config.num_envs, scenario, config.action, "train", seed=1_000_003 * (seed + 1))
+def new_run(algorithm: Algorithm, scenario: Scenario, config: PPOConfig, seed: int) -> Run:
+    """Return a run against the constants tuned for the scenario."""
+    return Run(algorithm, scenario, config, tuned_constants(scenario.name), seed)
+
+
+def make_worlds(run: Run) -> AgentWorlds:
+    """Return the worlds of a run: training windows, the tuned planner beside them."""
+    prepared = prepare(run.scenario)
+    interface = make_interface(
+        run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants
+    )
+    opponent = BatchPlanner(prepared.world, run.constants) if run.config.versus else None
+    seed = 1_000_003 * (run.seed + 1)
+    return AgentWorlds(prepared, interface, run.config.num_envs, opponent, "train", seed)
+
+
+def new_model(run: Run) -> PPO:
+    """Return an untrained PPO."""
+    config = run.config
+    env = make_worlds(run)
     policy_kwargs: dict[str, Any] = {"net_arch": list(config.hidden)}
-    if config.action == "fractions":
+    if hasattr(env.action_space, "low"):
         policy_kwargs["log_std_init"] = config.log_std_init
     return PPO(
-        "MultiInputPolicy",
+        "MlpPolicy",
         env,
-        learning_rate=config.learning_rate,
+        learning_rate=Falling(config.learning_rate),
         n_steps=config.rollout_epochs,
         batch_size=config.batch_size,
         n_epochs=config.update_epochs,
@@ -57,18 +75,28 @@ def new_model(config: PPOConfig, scenario: Scenario, seed: int) -> PPO:
         gae_lambda=config.gae_lambda,
         ent_coef=config.entropy,
         policy_kwargs=policy_kwargs,
-        seed=seed,
+        seed=run.seed,
         device="cpu",
     )
+
+
+class Falling:
+    """A learning rate that falls linearly to a tenth."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+
+    def __call__(self, remaining: float) -> float:
+        """Return the rate while this share of the training remains."""
+        return self.start * (0.1 + 0.9 * remaining)
 
 
 def save_checkpoint(folder: Path, model: PPO) -> None:
     """Write all that training goes on from: network, optimiser, worlds, random states. Atomic."""
     env = model.get_env()
-    assert isinstance(env, SatVecEnv)
+    assert isinstance(env, AgentWorlds)
     state = {
-        "simulator": env.worlds.simulator.snapshot(),
-        "returns": env.episode_totals(),
+        "worlds": env.snapshot(),
         "last_obs": model._last_obs,
         "last_episode_starts": model._last_episode_starts,
         "episode_infos": model.ep_info_buffer,
@@ -85,7 +113,7 @@ def save_checkpoint(folder: Path, model: PPO) -> None:
         os.replace(temporary, folder / name)
 
 
-def load_checkpoint(folder: Path, config: PPOConfig, scenario: Scenario, seed: int) -> PPO:
+def load_checkpoint(folder: Path, run: Run) -> PPO:
     """Return the model of a checkpoint, its worlds and random states where they were.
 
     Raises
@@ -97,11 +125,10 @@ def load_checkpoint(folder: Path, config: PPOConfig, scenario: Scenario, seed: i
         raise ValueError(
             f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
         )
-    env = SatVecEnv(config.num_envs, scenario, config.action, "train", seed=1_000_003 * (seed + 1))
-    model = PPO.load(folder / "checkpoint.zip", env=env, device="cpu")
+    env = make_worlds(run)
+    model: PPO = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
     state = pickle.loads((folder / "checkpoint.pkl").read_bytes())
-    env.worlds.simulator.restore(state["simulator"])
-    env.set_episode_totals(state["returns"])
+    env.restore(state["worlds"])
     model._last_obs = state["last_obs"]
     model._last_episode_starts = state["last_episode_starts"]
     model.ep_info_buffer = state["episode_infos"]
@@ -112,7 +139,7 @@ def load_checkpoint(folder: Path, config: PPOConfig, scenario: Scenario, seed: i
 
 
 class Checkpoint(BaseCallback):
-    """Keep a checkpoint of the last update, and stop after `stop_at` steps of the whole run."""
+    """Keep a checkpoint of the last update, at most every `every_s` seconds."""
 
     def __init__(self, folder: Path, every_s: float) -> None:
         super().__init__()
@@ -130,33 +157,150 @@ class Checkpoint(BaseCallback):
         return True
 
 
+class DevEvaluation(BaseCallback):
+    """Play the development episodes every few updates; keep the weights that did best in ``model.zip``.
+
+    The lines to beat, J of the every-epoch re-planner and of the tuned planner on the same episodes, stand
+    beside the agent's in the log and in ``evaluations.csv``.
+    """
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        super().__init__()
+        self.path = folder / EVALUATIONS
+        self.folder = folder
+        self.run_ = run
+        self.best_s = np.inf
+        self.updates = 0
+        self.last_steps = -1
+        self.lines_s: dict[str, float] = {}
+
+    def _on_training_start(self) -> None:
+        config, prepared = self.run_.config, prepare(self.run_.scenario)
+        opponents = {
+            "replan": load_constants(self.run_.scenario.name, "replan"),
+            "tuned": self.run_.constants,
+        }
+        for name, constants in opponents.items():
+            planner = BatchPlanner(prepared.world, constants)
+            j_s = play(prepared, planner.plans, "dev", config.dev_episodes, DEV_SEED)
+            self.lines_s[name] = float(j_s.mean())
+        if self.path.is_file():  # resumed: what came after the checkpoint is played again
+            rows = [row for row in read_evaluations(self.path) if row["steps"] <= self.num_timesteps]
+            self.best_s = min((row["j_s"] for row in rows), default=np.inf)
+            write_rows(self.path, rows)
+
+    def _on_rollout_start(self) -> None:
+        if self.updates % self.run_.config.dev_every == 0:
+            self.evaluate()
+        self.updates += 1
+
+    def _on_step(self) -> bool:
+        return True
+
+    def evaluate(self) -> None:
+        """Play, log, and keep the weights if they are the best."""
+        if self.model.num_timesteps == self.last_steps:
+            return
+        self.last_steps = self.model.num_timesteps
+        j_s = float(dev_j(self.run_, self.model).mean())
+        row = {
+            "steps": float(self.model.num_timesteps),
+            "j_s": j_s,
+            "replan_j_s": self.lines_s["replan"],
+            "tuned_j_s": self.lines_s["tuned"],
+            "cpu_s": time.process_time(),
+        }
+        rows = read_evaluations(self.path) if self.path.is_file() else []
+        if not any(seen["steps"] == row["steps"] for seen in rows):
+            write_rows(self.path, [*rows, row])
+        for name, value in row.items():
+            if name not in ("steps", "cpu_s"):
+                self.logger.record(f"dev/{name}", value)
+        if j_s < self.best_s:
+            self.best_s = j_s
+            save_policy(self.folder / "model.zip", self.model, self.run_)  # type: ignore[arg-type]
+
+
+def dev_j(run: Run, model: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return J of the model's most likely plans on each development episode."""
+    prepared = prepare(run.scenario)
+    return play(prepared, decider(run, model), "dev", run.config.dev_episodes, DEV_SEED)
+
+
+def decider(run: Run, model: Any) -> Callable[[Any], Any]:
+    """Return the model as a function from a batch of problems to its most likely plans."""
+    prepared = prepare(run.scenario)
+    interface = make_interface(
+        run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants
+    )
+
+    def decide(problems: Any) -> Any:
+        actions, _ = model.predict(interface.observe(problems), deterministic=True)
+        return interface.plans(problems, actions)
+
+    return decide
+
+
+def read_evaluations(path: Path) -> list[dict[str, float]]:
+    """Return the rows of an ``evaluations.csv``."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows as CSV, atomically; no rows, no file."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
 def train(
-    model: PPO, config: PPOConfig, steps: int, folder: Path, callbacks: list[BaseCallback] | None = None
+    model: PPO,
+    run: Run,
+    folder: Path,
+    callbacks: list[BaseCallback] | None = None,
+    checkpoint_every_s: float = 10.0,
+    progress_bar: bool = True,
 ) -> None:
-    """Train up to `steps` steps in all, logging to CSV and TensorBoard under `folder`."""
-    model.set_logger(configure(str(folder / "logs"), ["csv", "tensorboard"]))
-    left = steps - model.num_timesteps
-    if left > 0:
-        model.learn(
-            left,
-            callback=[Checkpoint(folder, config.checkpoint_every_s), *(callbacks or [])],
-            reset_num_timesteps=False,
-            progress_bar=True,
-        )
-    save_checkpoint(folder, model)
+    """Train up to `run.config.steps` steps in all, logging to CSV and TensorBoard under `folder`.
+
+    Leaves ``model.zip`` (best on development episodes), ``last.zip``, a checkpoint and ``evaluations.csv``.
+    """
+    logs = folder / "logs" if model.num_timesteps == 0 else folder / f"logs-{model.num_timesteps}"
+    model.set_logger(configure(str(logs), ["csv", "tensorboard"]))
+    evaluation = DevEvaluation(folder, run)
+    left = run.config.steps - model.num_timesteps
+    try:
+        if left > 0:
+            model.learn(
+                left,
+                callback=[evaluation, Checkpoint(folder, checkpoint_every_s), *(callbacks or [])],
+                reset_num_timesteps=False,
+                progress_bar=progress_bar,
+            )
+            evaluation.evaluate()
+            save_checkpoint(folder, model)
+    finally:
+        save_policy(folder / "last.zip", model, run)
 
 
-def save_policy(path: Path, model: PPO, config: PPOConfig, scenario: Scenario, seed: int) -> None:
+def save_policy(path: Path, model: PPO, run: Run) -> None:
     """Save the policy with its card: everything another machine needs to play it."""
     temporary = path.with_name(f".{path.name}")
     model.save(temporary)
     card = Card(
-        algorithm="ppo",
-        action=config.action,
-        scenario=scenario.name,
-        scenario_hash=scenario.hash(),
+        algorithm=run.algorithm,
+        constants=asdict(run.constants),
+        scenario=run.scenario.name,
+        scenario_hash=run.scenario.hash(),
         steps=model.num_timesteps,
-        seed=seed,
+        seed=run.seed,
     )
     write_card(temporary, card)
     os.replace(temporary, path)

@@ -1,19 +1,24 @@
-"""A saved policy: one zip that carries the network, its action encoding and the world it was trained on."""
+"""A saved policy: one zip that carries the network, what its actions mean and the world it was trained on."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from stable_baselines3 import PPO
 
-from sat_env import encodings, observation
+from agents.config import ALGORITHMS, Algorithm
+from agents.interface import Encoded, Interface
+from agents.prices import LearnedPrices
+from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem
+from sat_env.world import World
 
 MEMBER = "sat_env.json"
 
@@ -22,12 +27,30 @@ MEMBER = "sat_env.json"
 class Card:
     """What a policy file says of itself."""
 
-    algorithm: str
-    action: encodings.Encoding
+    algorithm: Algorithm
+    constants: dict[str, float]  # of the planner it acts through
     scenario: str
     scenario_hash: str
     steps: int
     seed: int
+
+
+INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
+    "prices": LearnedPrices,
+    "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+}
+
+
+def make_interface(algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants) -> Interface:
+    """Return how agents of an algorithm see and act in a world."""
+    return INTERFACES[algorithm](world, forecast_epochs, constants)
+
+
+def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
+    """Load the stable-baselines3 model of a policy file."""
+    from stable_baselines3 import PPO
+
+    return PPO.load(path, device="cpu", **options)
 
 
 def write_card(path: Path, card: Card) -> None:
@@ -48,35 +71,57 @@ def read_card(path: Path) -> Card:
         raise ValueError(f"agent = {str(path)!r}: must be an existing policy file")
     try:
         with zipfile.ZipFile(path) as archive:
-            return Card(**json.loads(archive.read(MEMBER)))
+            card = Card(**json.loads(archive.read(MEMBER)))
+            Constants(**card.constants)
     except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"agent = {str(path)!r}: must be a policy saved by train.py") from None
+    if card.algorithm not in ALGORITHMS:
+        raise ValueError(f"agent = {str(path)!r}: algorithm {card.algorithm!r} must be one of {ALGORITHMS}")
+    return card
 
 
 class SavedPolicy:
-    """A trained PPO behind the policy protocol: it reads the problem, encoded as the environment does."""
+    """A trained network behind the policy protocol: it reads the problem as it did in training.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+        Of its row in a table; default: the algorithm for ``model.zip``, else the name of the file.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
-        self.name = path.stem if path.stem != "model" else f"ppo-{self.card.action}"
-        self.model = PPO.load(path, device="cpu")
+        default = self.card.algorithm if self.card.algorithm.startswith("ppo") else f"ppo-{self.card.algorithm}"
+        self.name = name or (default if path.stem == "model" else path.stem)
+        self.model = load_model(path, self.card.algorithm)
+        self._world: World | None = None
+        self._interface: Interface | None = None
 
     def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Check that the policy fits the chain and the model of the scenario.
+        """Nothing is carried over: the network reads one decision at a time."""
+
+    def interface(self, world: World, forecast_epochs: int) -> Interface:
+        """Return how the policy sees and acts in a world.
 
         Raises
         ------
         ValueError
-            The observation has another size than the one the policy was trained on.
+            Observations or actions have another size than the policy was trained on.
         """
-        trained = self.model.observation_space
-        now = observation.observation_space(spec.slots)
-        if trained != now:
-            raise ValueError(
-                f"agent = {self.name!r}: was trained on other observations than {spec.scenario} gives "
-                f"({spec.slots} slots)"
-            )
+        if self._interface is None or self._world is not world:
+            constants = Constants(**self.card.constants)
+            made = make_interface(self.card.algorithm, world, forecast_epochs, constants)
+            trained = self.model
+            if made.observation_space != trained.observation_space or made.action_space != trained.action_space:
+                raise ValueError(
+                    f"agent = {self.name!r}: was trained on {self.card.scenario}, with other observations or "
+                    f"actions than this scenario's {world.chain.shape[1]} slots and {len(world.block_flops)} "
+                    "blocks; must be played on a scenario of the same sizes"
+                )
+            self._world, self._interface = world, made
+        return self._interface
 
     def act(self, problem: PlanningProblem) -> Plan:
         """Return the network's most likely plan."""
@@ -84,11 +129,7 @@ class SavedPolicy:
             raise ValueError(
                 "act: a learned agent needs a problem of an environment, not one built from arrays"
             )
-        flat = observation.encode(problem.world, problem.problems, problem.forecast_epochs)
-        action, _ = self.model.predict(observation.split(flat, problem.slots), deterministic=True)
-        cuts = np.zeros((1, problem.slots), np.int64)
-        levels = np.zeros((1, problem.slots), np.int64)
-        encodings.decode(
-            problem.world, self.card.action, action, problem.problems.previous_cuts, cuts, levels
-        )
+        interface = self.interface(problem.world, problem.forecast_epochs)
+        action, _ = self.model.predict(interface.observe(problem.problems), deterministic=True)
+        cuts, levels = interface.plans(problem.problems, np.asarray(action))
         return Plan(tuple(cuts[0].tolist()), tuple(levels[0].tolist()))

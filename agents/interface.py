@@ -1,0 +1,60 @@
+"""How an agent sees a decision, and what its action means. All that differs between algorithms in training
+and in play stands behind `Interface`; the same object serves the batch of worlds and the single decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from sat_env import encodings, observation
+from sat_env.problem import Problems
+from sat_env.world import World
+
+Flat = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Interface(Protocol):
+    """Observations and actions of one kind of agent in the worlds of one scenario."""
+
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.Space[Any]
+
+    def observe(self, problems: Problems) -> Flat:
+        """Return the observations (B, D), freshly allocated."""
+
+    def plans(self, problems: Problems, actions: NDArray[Any]) -> tuple[Ints, Ints]:
+        """Return cuts and levels (B, K) of one action a world."""
+
+
+class Encoded:
+    """Plans from scratch: the environment's own observation, flat, and one of its action encodings.
+
+    Parameters
+    ----------
+    world : World
+    forecast_epochs : int
+    action : {"plan", "fractions", "delta"}
+    """
+
+    def __init__(self, world: World, forecast_epochs: int, action: encodings.Encoding) -> None:
+        self.world, self.forecast_epochs, self.action = world, forecast_epochs, action
+        self.slots = world.chain.shape[1]
+        size = observation.vector_size(self.slots)
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32)
+        self.action_space = encodings.action_space(world, action)
+
+    def observe(self, problems: Problems) -> Flat:
+        """Return the environment's observations as flat vectors (B, D)."""
+        return observation.encode(self.world, problems, self.forecast_epochs)
+
+    def plans(self, problems: Problems, actions: NDArray[Any]) -> tuple[Ints, Ints]:
+        """Return cuts and levels (B, K) of the encoded actions."""
+        cuts = np.empty((len(actions), self.slots), np.int64)
+        levels = np.empty_like(cuts)
+        encodings.decode(self.world, self.action, actions, problems.previous_cuts, cuts, levels)
+        return cuts, levels

@@ -1,0 +1,121 @@
+"""The worlds an agent trains in: n worlds behind stable-baselines3's `VecEnv`, rewarded against an opponent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from agents.interface import Flat, Interface, Ints
+from agents.planner import BatchPlanner
+from sat_env.env import INFO_FIELDS
+from sat_env.sb3 import SatVecEnv
+from sat_env.simulator import Simulator, Snapshot, Split
+from sat_env.world import Prepared
+
+
+class WorldsSnapshot(NamedTuple):
+    """Everything the worlds of a training will ever depend on."""
+
+    simulator: Snapshot
+    twin: Snapshot | None
+    returns: NDArray[np.float64]
+    lengths: Ints
+
+
+class AgentWorlds(SatVecEnv):
+    """n worlds, each beside a twin: the same trace, played by the opponent.
+
+    The reward is the opponent's latency minus the agent's, over the scenario's reference latency: how much
+    better the agent fared in the same weather, outages and arrivals. The exogenous noise, common to both,
+    drops out, and the sum of rewards is what the agent gains in J. Without an opponent its latency counts as
+    the reference: the reward is then 1 - latency / reference.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    interface : Interface
+    num_envs : int
+    opponent : BatchPlanner, optional
+    split : {"train", "dev", "test"}
+    seed : int
+        World i takes seed + i.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        interface: Interface,
+        num_envs: int,
+        opponent: BatchPlanner | None = None,
+        split: Split = "train",
+        seed: int = 0,
+    ) -> None:
+        self.render_mode = None  # VecEnv asks for it
+        VecEnv.__init__(self, num_envs, interface.observation_space, interface.action_space)
+        self.interface = interface
+        self.opponent = opponent
+        self.simulator = Simulator(prepared, num_envs, split)
+        self.twin = None if opponent is None else Simulator(prepared, num_envs, split)
+        self._reference_s = prepared.scenario.reference_latency_s
+        self._new_seeds = np.arange(seed, seed + num_envs, dtype=np.uint64)
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._started_s = time.monotonic()
+
+    def reset(self) -> Flat:  # type: ignore[override]
+        """Start an episode in every world and its twin."""
+        for simulator in self._simulators():
+            simulator.begin(seeds=self._new_seeds)
+        self._new_seeds = None
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        return self.interface.observe(self.simulator.problems)
+
+    def step_wait(self) -> Any:
+        """Run one job in every world, and the opponent's in every twin."""
+        simulator = self.simulator
+        simulator.step(*self.interface.plans(simulator.problems, self._actions))
+        theirs: NDArray[np.float64] | float = self._reference_s
+        if self.twin is not None and self.opponent is not None:
+            self.twin.step(*self.opponent.plans(self.twin.problems))
+            theirs = self.twin.outcome.latency_s
+        rewards = ((theirs - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
+        self._returns += rewards
+        self._lengths += 1
+        dones = simulator.over.copy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            final = self.interface.observe(simulator.problems)
+            elapsed_s = round(time.monotonic() - self._started_s, 6)
+            for i in np.flatnonzero(dones):
+                infos[i] = {
+                    "terminal_observation": final[i],
+                    "TimeLimit.truncated": True,
+                    "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": elapsed_s},
+                    **{name: float(getattr(simulator.outcome, name)[i]) for name in INFO_FIELDS},
+                }
+            self._returns[dones] = 0.0
+            self._lengths[dones] = 0
+            for each in self._simulators():
+                each.begin(np.flatnonzero(dones))
+        return self.interface.observe(simulator.problems), rewards, dones, infos
+
+    def snapshot(self) -> WorldsSnapshot:
+        """Return a copy of everything training goes on from."""
+        twin = None if self.twin is None else self.twin.snapshot()
+        return WorldsSnapshot(self.simulator.snapshot(), twin, self._returns.copy(), self._lengths.copy())
+
+    def restore(self, snapshot: WorldsSnapshot) -> None:
+        """Put the worlds back where `snapshot` was taken."""
+        self.simulator.restore(snapshot.simulator)
+        if self.twin is not None and snapshot.twin is not None:
+            self.twin.restore(snapshot.twin)
+        self._returns[:], self._lengths[:] = snapshot.returns, snapshot.lengths
+        self._new_seeds = None
+
+    def _simulators(self) -> list[Simulator]:
+        return [self.simulator] if self.twin is None else [self.simulator, self.twin]
