@@ -7,7 +7,7 @@ from collections.abc import Callable
 from baselines.priced import load_constants, prices
 from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
 from sat_env.plan import Plan
-from sat_env.planning.costs import Prices, prices_from_arrays
+from sat_env.planning.costs import Prices
 from sat_env.planning.exact import solve
 from sat_env.policy import Policy
 from sat_env.problem import PlanningProblem

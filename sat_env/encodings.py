@@ -95,10 +95,13 @@ def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  
     slots = cuts.shape[1]
     for b in range(cuts.shape[0]):
         for k in range(slots):
-            cut = origin[b, k] + np.int64(actions[b, k]) - offset
-            cuts[b, k] = min(max(cut, 0), blocks)
+            cut = min(max(origin[b, k] + np.int64(actions[b, k]) - offset, 0), blocks)
+            place = k
+            while place > 0 and cuts[b, place - 1] > cut:
+                cuts[b, place] = cuts[b, place - 1]
+                place -= 1
+            cuts[b, place] = cut
             levels[b, k] = np.int64(actions[b, slots + k])
-        cuts[b, :] = np.sort(cuts[b])
         _ground_rule(cuts[b], blocks, ground_hosts)
 
 

@@ -4,6 +4,9 @@ Numba passes a NamedTuple by flattening it: every array of every field, at every
 arrays that costs more than the work. A handle is a numba `structref` with the same fields over the same
 memory: a kernel reads ``handle.field`` as it would read the tuple, and arrays changed by a kernel are
 changed in the tuple.
+
+A handle borrows: it counts no references to the arrays (counting them, atomically, at every access took a
+third of a step). Whoever makes a handle keeps the NamedTuple alive as long as the handle.
 """
 
 from __future__ import annotations
@@ -12,7 +15,31 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba import njit, types
+from numba.core import cgutils
+from numba.core.extending import intrinsic
 from numba.experimental import structref
+
+
+@intrinsic
+def borrow(typing_context, fields):  # type: ignore[no-untyped-def]
+    """Return the tuple `fields`, nested ones included, with arrays that own nothing."""
+
+    def stripped(context, builder, kind, value):  # type: ignore[no-untyped-def]
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            return array._getvalue()
+        if isinstance(kind, types.BaseTuple):
+            for i, inner in enumerate(kind.types):
+                element = stripped(context, builder, inner, builder.extract_value(value, i))
+                value = builder.insert_value(value, element, i)
+        return value
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return stripped(context, builder, fields, arguments[0])
+
+    return fields(fields), generate
 
 
 def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
@@ -40,6 +67,6 @@ def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
 
     @njit(cache=True)  # type: ignore[untyped-decorator]
     def make(fields):  # type: ignore[no-untyped-def]
-        return proxy(*fields)
+        return proxy(*borrow(fields))
 
     return make  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ Scaling is fixed and linear, inside the environment, so that a policy file alone
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import gymnasium
@@ -27,6 +28,7 @@ class Entry:
     meaning: str
 
 
+@functools.lru_cache
 def layout(slots: int) -> tuple[Entry, ...]:
     """Return the entries of a chain of K slots, in the order of the flat vector.
 
@@ -63,18 +65,23 @@ def observation_space(slots: int) -> gymnasium.spaces.Dict:
     )
 
 
+@functools.lru_cache
+def places(slots: int) -> tuple[tuple[str, slice], ...]:
+    """Return where each entry lies in the flat vector."""
+    ends = np.cumsum([entry.size for entry in layout(slots)]).tolist()
+    return tuple(
+        (entry.name, slice(end - entry.size, end)) for entry, end in zip(layout(slots), ends, strict=True)
+    )
+
+
 def vector_size(slots: int) -> int:
     """Return D, the length of the flat vector."""
-    return sum(entry.size for entry in layout(slots))
+    return places(slots)[-1][1].stop
 
 
 def split(flat: NDArray[np.float32], slots: int) -> dict[str, NDArray[np.float32]]:
     """Return the named views of a flat vector (..., D)."""
-    views, begin = {}, 0
-    for entry in layout(slots):
-        views[entry.name] = flat[..., begin : begin + entry.size]
-        begin += entry.size
-    return views
+    return {name: flat[..., place] for name, place in places(slots)}
 
 
 def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np.float32]:

@@ -166,13 +166,13 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
     """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
     return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
@@ -185,7 +185,7 @@ def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignor
     return residual_outage_s(residual_s, step_s, now - expected_s)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
@@ -204,7 +204,7 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
     return left_s
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def route_now(  # type: ignore[no-untyped-def]
     links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
 ):
@@ -579,7 +579,6 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
         slowest = max(slowest, job.token_compute_s[s])
         if s > 0:
             sender = stage_slot[s - 1]
-            loop += problems.latency_s[b, sender, k]
             rate = problems.rate_bps[b, sender, k]
             sending = job.hop_bits[s - 1] / rate if rate > 0.0 else world.deadline_s
             first, last = serve(first, last, job.encode_s[s - 1], 0.0, m)
@@ -593,6 +592,12 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
             first += problems.latency_s[b, sender, k]
             last += problems.latency_s[b, sender, k]
             first, last = serve(first, last, job.decode_s[s], 0.0, m)
+            if world.tokens > 0.0 and rate > 0.0:
+                sending = job.token_bits[s - 1] / rate
+                encode_s, decode_s = job.token_encode_s[s - 1], job.token_decode_s[s - 1]
+                slowest = max(slowest, sending, encode_s, decode_s)
+                if s < stages - 1 or job.token_compute_s[s] > 0.0:
+                    loop += encode_s + sending + decode_s + problems.latency_s[b, sender, k]
         if stage_end[s] > boundary:
             missing_s = 0.0
             if k < slots:
@@ -608,6 +613,7 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
         boundary = stage_end[s]
     if world.tokens > 0.0:
+        loop += return_latency_s(problems, b, stages, stage_slot, stage_end)
         until = now + min(last + world.tokens * max(loop, m * slowest), world.deadline_s)
         for s in range(stages - 1):
             v = world.chain[epoch, stage_slot[s]]
@@ -617,7 +623,7 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
-    """Book what the job sent, drew and left in memory."""
+    """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
     epoch = state.epoch[b]
     slots = world.chain.shape[1]
     chain = world.chain[epoch]
@@ -653,7 +659,7 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
-    """Book until when stages and links are busy, and which resets the job has met."""
+    """Book until when stages and links of the primary routes are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
     epoch = state.epoch[b]
     deadline_s = (epoch - state.start[b]) * world.epoch_s + world.deadline_s
@@ -715,7 +721,6 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     over : bool
         The window is used up.
     """
-    cuts[b, :] = np.sort(cuts[b, :])
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     stage_slot = scratch[0]
     stage_end = scratch[1]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
-from sat_env.handles import handle_maker
 from sat_env.faults import OutageLaw, outage_law
+from sat_env.handles import handle_maker
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
 from sat_env.scenario import Scenario, require

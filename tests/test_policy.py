@@ -80,11 +80,11 @@ def test_the_trace_cannot_be_regenerated(short):
                 for episode in (0, 1):
                     key = np.uint64(stream_key(np.uint64(number), episode, STREAM_ARRIVALS))
                     state = 1.0 if uniform(key, 0, 0) < 0.5 else -1.0
-                    change = -np.expm1(-law.epoch_s / law.burst_mean_s)
+                    change = -0.5 * np.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
                     drawn = []
                     for t in range(len(self.items)):
                         if uniform(key, 1, t) < change:
-                            state = 1.0 if uniform(key, 2, t) < 0.5 else -1.0
+                            state = -state
                         drawn.append(round(law.items_mean * (1.0 + law.burst * state)))
                     if drawn == self.items:
                         found.append(number)

@@ -5,7 +5,7 @@ exact. One thread, one workspace.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -32,12 +32,12 @@ def stack_costs(costs: Sequence[Costs]) -> Costs:
     ValueError
         No problem, or problems that differ in K, L or R.
     """
-    return Costs(*_stack("costs", costs))
+    return Costs(*cast(Any, _stack("costs", costs)))
 
 
 def stack_prices(prices: Sequence[Prices]) -> Prices:
     """Batch of prices for chains of one length; raises ValueError as `stack_costs`."""
-    return Prices(*_stack("prices", prices))
+    return Prices(*cast(Any, _stack("prices", prices)))
 
 
 def solve_batch(
@@ -66,16 +66,16 @@ def solve_batch(
     """
     n_problems, n_slots, _ = costs.rate_bps.shape
     if prices is None:
-        prices = Prices(*(np.repeat(np.asarray(x)[None], n_problems, 0) for x in neutral_prices(n_slots)))
-    for batch in (costs, prices):
-        for name, field in zip(batch._fields, batch, strict=True):
-            if len(field) != n_problems:
-                raise ValueError(f"{name} has {len(field)} rows; costs.rate_bps has {n_problems}")
+        prices = stack_prices([neutral_prices(n_slots)] * n_problems)
+    for name, field in [*costs._asdict().items(), *prices._asdict().items()]:
+        if len(field) != n_problems:
+            raise ValueError(f"{name} has {len(field)} rows; costs.rate_bps has {n_problems}")
     ws = workspace or make_workspace(n_slots, costs.compute_s.shape[2], costs.error.shape[2])
     plans = np.empty((n_problems, 2, n_slots), dtype=np.int64)
     outcomes, expansions = np.empty((n_problems, 3)), np.empty(n_problems, dtype=np.int64)
     search_each(costs, prices, ws, plans, outcomes, expansions)
-    return BatchSolution(plans[:, CUTS], plans[:, LEVELS], *outcomes.T, expansions)
+    best_s, makespan_s, error = outcomes.T
+    return BatchSolution(plans[:, CUTS], plans[:, LEVELS], best_s, makespan_s, error, expansions)
 
 
 def _stack(name: str, rows: Sequence[Costs] | Sequence[Prices]) -> list[np.ndarray]:

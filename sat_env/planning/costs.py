@@ -4,18 +4,29 @@ A chain has K satellite slots (index 0..K-1, slot 0 senses) and the ground (inde
 what leaves a slot is encoded at one of R levels; a job is M identical micro-batches.
 
 A **plan** is two int64 arrays. ``cuts`` (K,) is non-decreasing in 0..L: slot i holds blocks
-``cuts[i-1]..cuts[i]`` (``cuts[-1]`` stands for 0 here) and the ground holds the rest. ``levels`` (K,) says how
-each slot encodes the activation it sends. A slot without blocks is skipped: the hop joins the last slot that
-holds blocks (or slot 0, where the raw input is) to the next that does, or to the ground, which receives the
-result even when it holds no block. A level counts only where an activation (boundary 0 < l < L) leaves a slot
-that holds blocks; in a **canonical** plan all the others are 0.
+``cuts[i-1]..cuts[i]`` (``cuts[-1]`` stands for 0 here) and the ground holds the rest. ``levels`` (K,) says
+how each slot encodes the activation it sends. A slot without blocks is skipped: the hop joins the last slot
+that holds blocks (or slot 0, where the raw input is) to the next that does, or to the ground, which receives
+the result even when it holds no block. A level counts only where an activation (boundary 0 < l < L) leaves a
+slot that holds blocks; in a **canonical** plan all the others are 0.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+kernel = njit(cache=True, error_model="numpy")
+"""Compiles a function that is also called from Python."""
+
+inner = cast(Any, njit)(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compiles a function that only kernels call: a way in from Python is long to compile for tuples of many
+arrays.
+
+For the same reason kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would
+compile a second version.
+"""
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -28,8 +39,8 @@ class Costs(NamedTuple):
     """One planning problem. Build it with `costs_from_arrays`, which checks it.
 
     Times are seconds for ONE micro-batch unless said otherwise; releases are relative to now. Boundary l is
-    what enters block l: row 0 is the raw input, row L the result; in both rows all levels are alike and free of
-    codec time and error.
+    what enters block l: row 0 is the raw input, row L the result; in both rows all levels are alike and free
+    of codec time and error.
     """
 
     compute_s: F64  # (K+1, L) block l on slot k; inf: cannot
@@ -137,8 +148,8 @@ def costs_from_arrays(
     rate_bps
         (K, K+1); entries on and below the diagonal are never read.
     micro_batches, ground_hosts, latency_s, ..., return_s
-        As in `Costs`. Scalars and trailing shapes are broadcast; the defaults switch each feature off. A scalar
-        `encode_s`, `decode_s` or `error` is set to zero in rows 0 and L, where nothing is encoded.
+        As in `Costs`. Scalars and trailing shapes are broadcast; the defaults switch each feature off. A
+        scalar `encode_s`, `decode_s` or `error` is set to zero in rows 0 and L, where nothing is encoded.
 
     Raises
     ------
@@ -226,9 +237,9 @@ def check_plan(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> tupl
     return checked[0], checked[1]
 
 
-@njit(cache=True)
-def costs_row(costs: Costs, b: int) -> Costs:
-    """Problem b of a batch: the same tuple with a leading axis B on every field."""
+@inner
+def costs_row(costs: Any, b: int) -> Costs:
+    """Return problem b of a batch: the same tuple with a leading axis B on every field."""
     return Costs(
         costs.compute_s[b],
         costs.boundary_bytes[b],
@@ -252,9 +263,9 @@ def costs_row(costs: Costs, b: int) -> Costs:
     )
 
 
-@njit(cache=True)
-def prices_row(prices: Prices, b: int) -> Prices:
-    """Prices of problem b of a batch."""
+@inner
+def prices_row(prices: Any, b: int) -> Prices:
+    """Return the prices of problem b of a batch."""
     return Prices(
         prices.load_weight[b],
         prices.bottleneck[b],
@@ -264,7 +275,7 @@ def prices_row(prices: Prices, b: int) -> Prices:
     )
 
 
-@njit(cache=True)
+@kernel
 def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
     """Set to 0, in place, every level that has no effect."""
     start = 0
@@ -275,7 +286,7 @@ def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], *, allow_inf: bool = False) -> F64:
-    """A fresh C-contiguous float64 array of `shape`, without nan or negative entries."""
+    """Make a fresh C-contiguous float64 array of `shape`, without nan or negative entries."""
     try:
         array = np.array(np.broadcast_to(np.asarray(value, dtype=np.float64), shape), order="C")
     except (TypeError, ValueError):

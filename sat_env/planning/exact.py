@@ -1,9 +1,9 @@
 """The optimal plan of a problem: cuts and levels that minimise `objective`, proved.
 
 Plans are paths in a small acyclic graph. Node In(k, l): slot k (or the ground) has decoded the activations of
-boundary l. Node Out(k, l): slot k has finished block l - 1. An arc In -> Out chooses the blocks of a slot (memory
-is a filter on it), an arc Out -> In the level and the next slot that holds blocks. The makespan is not additive
-along a path and the error is a resource, so a node keeps a Pareto front of labels
+boundary l. Node Out(k, l): slot k has finished block l - 1. An arc In -> Out chooses the blocks of a slot
+(memory is a filter on it), an arc Out -> In the level and the next slot that holds blocks. The makespan is
+not additive along a path and the error is a resource, so a node keeps a Pareto front of labels
 
     first, last   completion of micro-batches 1 and M (exact with release times, see `predict`)
     error         of the encodings so far
@@ -11,22 +11,21 @@ along a path and the error is a resource, so a node keeps a Pareto front of labe
     busiest_s     compute seconds of the busiest satellite so far
     loop_s, slowest_s   of one decoded token so far
 
-and the search is A* with admissible bounds, in topological order (every label of a node is known before one is
-expanded). The bounds come from backward passes over the same graph. A pass weighs error by lambda >= 0 and
+and the search is A* with admissible bounds, in topological order (every label of a node is known before one
+is expanded). The bounds come from backward passes over the same graph. A pass weighs error by lambda >= 0 and
 allows only servers whose *period* (what the server adds to the objective as its bottleneck) is at most `cap`;
 passes with falling caps split the plans by their bottleneck, and for each part
 
     objective >= first + sum to go + lambda * (error to go - budget left) + bottleneck of the part.
 
 A pass leaves out what is released too late to beat the best plan so far. The paths of the passes are plans
-themselves: the best one, polished, is what the bounds are held against. When no part can beat it, it is optimal
-before a single label is made.
+themselves: the best one, polished, is what the bounds are held against. When no part can beat it, it is
+optimal before a single label is made.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numba import njit
 
 from sat_env.planning.costs import (
     F64,
@@ -36,15 +35,13 @@ from sat_env.planning.costs import (
     Costs,
     Prices,
     costs_row,
+    inner,
+    kernel,
     make_canonical,
     neutral_prices,
     prices_row,
 )
 from sat_env.planning.predict import objective, plan_error, predict, serve, token_ratio, transfer_s
-
-# Kernels that only kernels call need no way in from Python, which is long to compile for tuples of many arrays.
-# (So are slices of arrays, and a second copy of a kernel for a literal argument: hence loops and np.int64(1).)
-inner = njit(cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 IN, OUT = 0, 1  # the two kinds of node
 CUTS, LEVELS = 0, 1  # rows of a plan
@@ -81,8 +78,8 @@ class Solution(NamedTuple):
 class Parts(NamedTuple):
     """Parts of the plan space by bottleneck, P = MAX_PARTS, and the backward passes kept as their bounds.
 
-    Bound t = 2 (g THETAS + i) + j belongs to part g and share i of the token loop; j = 0: lambda = 0, j = 1: the
-    lambda that is best at the source (-1 where there is none).
+    Bound t = 2 (g THETAS + i) + j belongs to part g and share i of the token loop; j = 0: lambda = 0, j = 1:
+    the lambda that is best at the source (-1 where there is none).
     """
 
     low_s: F64  # (P,) the part's plans have their largest period above this
@@ -113,10 +110,13 @@ class Workspace(NamedTuple):
 
 
 FLOOR_SERVICE, FLOOR_SLOWEST, FLOOR_BUSIEST, FLOOR_PERIOD, FLOOR_ERROR, FLOOR_LOOP = range(6)
-"""Least to go from a node, each on its own: largest service, largest token service, busiest satellite, largest
-period, error, and token loop."""
+"""Least to go from a node, each on its own: largest service, largest token service, busiest satellite,
+largest period, error, and token loop."""
 
-FIRST, LAST, ERROR, PRICE, BUSIEST, LOOP, SLOWEST, ESTIMATE = range(8)  # columns of a label's values
+FIRST, LAST, ERROR, PRICE, BUSIEST, LOOP, SLOWEST, PEAK, ESTIMATE = range(9)
+"""Columns of a label's values; see the module. PEAK is the largest period so far, ESTIMATE serves the
+beam."""
+
 PARENT, SLOT, BLOCK, LEVEL, NEXT = range(5)  # columns of a label's links; LEVEL is -1 at Out nodes
 
 
@@ -175,14 +175,14 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
     n_slots = costs.rate_bps.shape[0]
     plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
     expansions = np.empty(1, dtype=np.int64)
-    one_costs = Costs(*(np.asarray(field)[None] for field in costs))
-    one_prices = Prices(*(np.asarray(field)[None] for field in prices or neutral_prices(n_slots)))
+    one_costs = Costs(*cast(Any, (np.asarray(field)[None] for field in costs)))
+    one_prices = Prices(*cast(Any, (np.asarray(field)[None] for field in prices or neutral_prices(n_slots))))
     search_each(one_costs, one_prices, ws, plans, outcomes, expansions)
     best_s, makespan_s, error = outcomes[0].tolist()
     return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, int(expansions[0]))
 
 
-@njit(cache=True)
+@kernel
 def search_each(
     costs: Costs, prices: Prices, ws: Workspace, plans: I64, outcomes: F64, expansions: I64
 ) -> None:
@@ -213,7 +213,7 @@ def search_each(
 
 @inner
 def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
-    """Leave an optimal canonical plan in ``ws.best`` and its objective in ``ws.best_s``; return the expansions.
+    """Leave an optimal canonical plan in ``ws.best``, its objective in ``ws.best_s``; return the expansions.
 
     To be called from compiled code. An infeasible problem leaves zeros and inf.
     """
@@ -234,7 +234,7 @@ def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
     return expansions
 
 
-# --- arcs -----------------------------------------------------------------------------------------------------
+# --- arcs -----------------------------------------------------------------------------------------
 
 
 @inner
@@ -291,19 +291,20 @@ def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
 def _stage_sum_s(
     costs: Costs, prices: Prices, k: int, end: int, theta: float, work_s: float, token_s: float
 ) -> float:
-    """What blocks up to `end` on slot k add to a sum to go, `theta` of the token loop included."""
+    """Return what blocks up to `end` on slot k add to a sum to go, `theta` of the token loop included."""
     tokens = costs.n_tokens
     loop_s = token_s + (costs.return_s[k] if end == costs.compute_s.shape[1] else 0.0)
-    return (
+    sum_s: float = (
         work_s
         + prices.stage_price[k] * costs.micro_batches * (work_s + tokens * token_s)
         + theta * tokens * loop_s
     )
+    return sum_s
 
 
 @inner
 def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s: float) -> float:
-    """What a stage adds to the objective if it is the bottleneck."""
+    """Return what a stage adds to the objective if it is the bottleneck."""
     m, tokens = costs.micro_batches, costs.n_tokens
     period_s = (m - 1) * work_s + tokens * m * token_s
     if k < costs.rate_bps.shape[0]:
@@ -311,7 +312,7 @@ def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s
     return period_s
 
 
-# --- backward: bounds and plans -------------------------------------------------------------------------------
+# --- backward: bounds and plans -------------------------------------------------------------------
 
 
 @inner
@@ -373,12 +374,13 @@ def _backward(
                         best, choice = value, end
             h_in[k, start] = best
             ws.choice[IN, k, start] = choice
-    return min(h_in[0, 0], h_out[0, 0])
+    at_source: float = min(h_in[0, 0], h_out[0, 0])
+    return at_source
 
 
 @inner
 def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[float, float, float]:
-    """Consider the plan of the last `_backward`; return its (sum with `theta` of the loop, error, largest period)."""
+    """Consider the plan of the last `_backward`; return its sum (`theta` of the loop), error and period."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
     ws.trial.fill(0)
     sum_s, error, period_s = 0.0, 0.0, 0.0
@@ -421,7 +423,7 @@ def _copy(source: I64, target: I64) -> None:
 def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
     """Make ``ws.trial`` the best plan if it is better; say whether it is."""
     value = objective(costs, prices, ws.trial[CUTS], ws.trial[LEVELS])
-    better = value < ws.best_s[0]
+    better: bool = value < ws.best_s[0]
     if better:
         _copy(ws.trial, ws.best)
         ws.best_s[0] = value
@@ -522,8 +524,9 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
 
 @inner
 def _source(ws: Workspace, floor: int) -> float:
-    """A floor at the source."""
-    return min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
+    """Return a floor at the source."""
+    at_source: float = min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
+    return at_source
 
 
 @inner
@@ -539,8 +542,8 @@ def _keep(ws: Workspace, t: int, lam: float) -> None:
 
 @inner
 def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
-    """Least objective of the plans of part g."""
-    bound_s = ws.parts.dual_s[g, 0] + ws.parts.low_s[g]
+    """Return a bound on the objective of the plans of part g."""
+    bound_s: float = ws.parts.dual_s[g, 0] + ws.parts.low_s[g]
     for i in range(1, n_thetas):
         share = 1.0 - i / (n_thetas - 1)
         bound_s = max(bound_s, ws.parts.dual_s[g, i] + share * ws.parts.low_s[g])
@@ -593,16 +596,17 @@ def _dual(costs: Costs, prices: Prices, ws: Workspace, g: int, i: int, theta: fl
 @inner
 def _is_released(costs: Costs, prices: Prices) -> bool:
     """Whether anything is busy, or has to be loaded, at first."""
-    return (
+    released: bool = (
         costs.stage_release_s.max() > 0.0
         or costs.hop_release_s.max() > 0.0
         or prices.load_weight * costs.load_s.max() > 0.0
     )
+    return released
 
 
 @inner
 def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
-    """Split the plans by bottleneck, bound every part and find a good plan; return how many parts can still win."""
+    """Split the plans by bottleneck, bound each part, find a good plan; return how many can still win."""
     parts = ws.parts
     n_thetas = THETAS if costs.n_tokens > 0 else 1
     released = _is_released(costs, prices)
@@ -610,9 +614,10 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
     most_parts = min(MAX_PARTS, 4 if released else 2 + costs.compute_s.shape[1] // 4)
     n_parts, split = 0, -1  # the part to split; -1: none yet
     while n_parts < most_parts:
-        g = np.int64(n_parts)
+        g: Any = np.int64(n_parts)
         if split < 0:
-            parts.low_s[g], parts.cap_s[g] = _source(ws, FLOOR_PERIOD), np.inf
+            # A part is open below, and a plan may well have the least bottleneck of all.
+            parts.low_s[g], parts.cap_s[g] = _source(ws, FLOOR_PERIOD) * (1.0 - SLACK), np.inf
         else:  # the lower half becomes a part of its own
             top_s, low_s = min(parts.cap_s[split], parts.peak_s[split]), parts.low_s[split]
             middle_s = np.sqrt(low_s * top_s) if low_s > 0.05 * top_s else 0.3 * top_s
@@ -629,7 +634,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
             _polish(costs, prices, ws)
             if released:
                 _advance(costs, prices, ws)
-            if released or n_thetas > 1:
+            if (released or n_thetas > 1) and _part_bound_s(ws, g, n_thetas) < ws.best_s[0]:
                 parts.order[0] = 0
                 _expand(costs, prices, ws, np.int64(1), np.bool_(True))
                 _polish(costs, prices, ws)
@@ -687,7 +692,7 @@ def _advance(costs: Costs, prices: Prices, ws: Workspace) -> None:
                 high_s = ws.best_s[0]
 
 
-# --- forward: labels ------------------------------------------------------------------------------------------
+# --- forward: labels ------------------------------------------------------------------------------
 
 
 @inner
@@ -700,9 +705,14 @@ def _hopeless(
     slot: int,
     boundary: int,
     value: F64,
+    released: bool,
     margin_s: float,
 ) -> bool:
-    """Whether no completion of a label at the node can come below `margin_s`."""
+    """Whether no completion of a label at the node can come below `margin_s`.
+
+    Without releases the bottleneck of a plan is paid wherever it is. With them a queue hides the periods
+    before it: only a bottleneck still to come is sure to be paid.
+    """
     m, tokens = costs.micro_batches, costs.n_tokens
     n_thetas = THETAS if tokens > 0 else 1
     floor = ws.floor[kind, slot, boundary]
@@ -718,7 +728,13 @@ def _hopeless(
         return True
     for n in range(n_live):
         g = ws.parts.order[n]
-        period_s = max(ws.parts.low_s[g], floor[FLOOR_PERIOD])
+        if value[PEAK] > ws.parts.cap_s[g]:
+            continue  # not a plan of this part
+        period_s = floor[FLOOR_PERIOD]
+        if value[PEAK] <= ws.parts.low_s[g]:
+            period_s = max(period_s, ws.parts.low_s[g])
+        elif not released:
+            period_s = max(period_s, value[PEAK])
         possible = True
         for i in range(n_thetas):
             theta = i / max(1, n_thetas - 1)
@@ -743,7 +759,7 @@ def _hopeless(
 @inner
 def _write(values: F64, at: int, new: F64) -> None:
     """Store a label's values."""
-    for column in range(8):
+    for column in range(9):
         values[at, column] = new[column]
 
 
@@ -751,9 +767,9 @@ def _write(values: F64, at: int, new: F64) -> None:
 def _grow(values: F64, links: I64) -> tuple[F64, I64]:
     """Room for twice as many labels."""
     n = len(values)
-    more_values, more_links = np.empty((2 * n, 8)), np.empty((2 * n, 5), dtype=np.int64)
+    more_values, more_links = np.empty((2 * n, 9)), np.empty((2 * n, 5), dtype=np.int64)
     for label in range(n):
-        for column in range(8):
+        for column in range(9):
             more_values[label, column] = values[label, column]
         for column in range(5):
             more_links[label, column] = links[label, column]
@@ -789,7 +805,7 @@ def _estimate_s(
 
 @inner
 def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool) -> int:
-    """Search the graph forward for a plan better than ``ws.best``; put it there and return the labels expanded.
+    """Search the graph forward for a plan better than ``ws.best``; return the labels expanded.
 
     With `beam` a node keeps only the label of the least estimate: fast, and not exact.
     """
@@ -800,8 +816,8 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
     priced = (
         prices.stage_price.max() > 0.0 or prices.hop_price.max() > 0.0 or prices.hop_fixed_s.max() > 0.0
     ) and released
-    values, links = np.zeros((1024, 8)), np.zeros((1024, 5), dtype=np.int64)
-    new = np.zeros(8)
+    values, links = np.zeros((1024, 9)), np.zeros((1024, 5), dtype=np.int64)
+    new = np.zeros(9)
     ws.head.fill(-1)
     ws.head[OUT, 0, 0], ws.head[IN, 0, 0] = 0, 1  # slot 0 has the raw input; it computes, or only sends it
     for root in range(2):
@@ -816,7 +832,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
                 label = ws.head[kind, k, start]
                 while label >= 0:
                     old = values[label]
-                    if _hopeless(costs, prices, ws, n_live, kind, k, start, old, margin_s):
+                    if _hopeless(costs, prices, ws, n_live, kind, k, start, old, released, margin_s):
                         label = links[label, NEXT]
                         continue
                     expansions += 1
@@ -829,7 +845,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
                     else:
                         n_arcs = (n_slots - k) * (n_levels if start > 0 else 1)
                     for arc in range(n_arcs):
-                        for column in range(8):
+                        for column in range(9):
                             new[column] = values[label, column]
                         if kind == IN:
                             end, slot, level = start + arc + 1, k, -1
@@ -849,7 +865,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
                                 continue
                             if start < n_blocks and ws.reach[slot, start] == start:
                                 continue
-                            _send(costs, prices, k, slot, start, level, new)
+                            _send(costs, prices, ws, k, slot, start, level, new)
                         if slot == n_slots:
                             if end < n_blocks:
                                 work_s, token_s, load_s = 0.0, 0.0, 0.0
@@ -868,7 +884,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
                                 margin_s, goal, goal_level = total, label, level
                             continue
                         to_kind = OUT if kind == IN else IN
-                        if _hopeless(costs, prices, ws, n_live, to_kind, slot, end, new, margin_s):
+                        if _hopeless(costs, prices, ws, n_live, to_kind, slot, end, new, released, margin_s):
                             continue
                         if n_labels == len(values):
                             values, links = _grow(values, links)
@@ -925,10 +941,13 @@ def _compute(
         label[BUSIEST] = max(label[BUSIEST], job_s)
     label[LOOP] += token_s + (costs.return_s[k] if end == costs.compute_s.shape[1] else 0.0)
     label[SLOWEST] = max(label[SLOWEST], token_s)
+    label[PEAK] = max(label[PEAK], _stage_period_s(costs, prices, k, work_s, token_s))
 
 
 @inner
-def _send(costs: Costs, prices: Prices, i: int, j: int, boundary: int, level: int, label: F64) -> None:
+def _send(
+    costs: Costs, prices: Prices, ws: Workspace, i: int, j: int, boundary: int, level: int, label: F64
+) -> None:
     """Extend a label, in place, by the hop i -> j with its codecs."""
     m = costs.micro_batches
     encode_s, decode_s = costs.encode_s[i, boundary, level], costs.decode_s[j, boundary, level]
@@ -944,6 +963,7 @@ def _send(costs: Costs, prices: Prices, i: int, j: int, boundary: int, level: in
     if boundary < costs.compute_s.shape[1]:
         label[LOOP] += ratio * (encode_s + send_s + decode_s) + latency_s
     label[SLOWEST] = max(label[SLOWEST], ratio * max(encode_s, send_s, decode_s))
+    label[PEAK] = max(label[PEAK], ws.hop_period_s[i, boundary, j, level])
 
 
 @inner
@@ -961,9 +981,9 @@ def _insert(
 ) -> bool:
     """Put label `new` into its node's front unless another is at least as good; drop those it beats.
 
-    A front is a list by rising (first + price). A label beats another if it is no worse in every quantity that
-    a completion can make count: a later bottleneck is at least the node's floor, and price alone counts only if
-    a later release can hide the completion.
+    A front is a list by rising (first + price). A label beats another if it is no worse in every quantity
+    that a completion can make count: a later bottleneck is at least the node's floor, and price alone counts
+    only if a later release can hide the completion.
     """
     m, tokens = costs.micro_batches, costs.n_tokens
     floor = ws.floor[kind, slot, boundary]

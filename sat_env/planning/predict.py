@@ -1,8 +1,8 @@
 r"""The predicted outcome of a plan: the pipeline recurrence with unlimited buffers and the rates known now.
 
-Every resource on the way of a micro-batch (a slot's accelerator, its codecs, a hop) is a server that takes the
-micro-batches in order. A server with service time x, free from time r on, turns the completion curve A(m) of
-the server before it into
+Every resource on the way of a micro-batch (a slot's accelerator, its codecs, a hop) is a server that takes
+the micro-batches in order. A server with service time x, free from time r on, turns the completion curve A(m)
+of the server before it into
 
     C(0) = r,   C(m) = max(C(m-1), A(m)) + x,   m = 1..M
          = max(r + m x, max_{j<=m} A(j) + (m - j + 1) x).
@@ -17,17 +17,16 @@ exact through any number of servers,
 
     first' = max(r, first) + x,   last' = max(r + M x, first + M x, last + x).
 
-Without releases this is the known sum + (M-1) * bottleneck of a linear pipeline. Micro-batches that differ, or
-slots of finite size, need the full recurrence of `sat_env.pipeline`.
+Without releases this is the known sum + (M-1) * bottleneck of a linear pipeline. Micro-batches that differ,
+or slots of finite size, need the full recurrence of `sat_env.pipeline`.
 """
 
 import numpy as np
-from numba import njit
 
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices, inner, kernel
 
 
-@njit(cache=True)
+@inner
 def serve(first: float, last: float, service_s: float, release_s: float, m: int) -> tuple[float, float]:
     """Completion of micro-batches 1 and `m` (the last) after one more server; see the module."""
     return (
@@ -36,21 +35,21 @@ def serve(first: float, last: float, service_s: float, release_s: float, m: int)
     )
 
 
-@njit(cache=True)
+@inner
 def transfer_s(costs: Costs, i: int, j: int, boundary: int, level: int) -> float:
     """Seconds one micro-batch occupies the hop i -> j; inf where the hop is unusable."""
     rate = costs.rate_bps[i, j]
     return 8.0 * costs.boundary_bytes[boundary, level] / rate if rate > 0.0 else np.inf
 
 
-@njit(cache=True)
+@inner
 def token_ratio(costs: Costs, boundary: int, level: int) -> float:
     """Bytes of one token-step per byte of a micro-batch: transfer and codec seconds scale with it."""
     whole = costs.boundary_bytes[boundary, level]
     return costs.token_bytes[boundary, level] / whole if whole > 0.0 else 0.0
 
 
-@njit(cache=True)
+@kernel
 def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
     """Error of a plan: the sum over the activations that leave a slot."""
     total = 0.0
@@ -62,7 +61,7 @@ def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
     return total
 
 
-@njit(cache=True)
+@inner
 def makespan(costs: Costs, load_weight: float, cuts: I64, levels: I64) -> float:
     """Seconds from now until the last result is on the ground, loads weighed by `load_weight`.
 
@@ -119,9 +118,9 @@ def makespan(costs: Costs, load_weight: float, cuts: I64, levels: I64) -> float:
     return last + costs.n_tokens * max(loop_s, m * slowest_s)
 
 
-@njit(cache=True)
+@inner
 def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
-    """What `prices` adds to the makespan of a feasible plan."""
+    """Return what `prices` adds to the makespan of a feasible plan."""
     n_slots = costs.rate_bps.shape[0]
     n_blocks = costs.compute_s.shape[1]
     m, tokens = costs.micro_batches, costs.n_tokens
@@ -149,7 +148,7 @@ def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     return total + prices.bottleneck * busiest_s
 
 
-@njit(cache=True)
+@kernel
 def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     """Predicted makespan of a plan.
 
@@ -172,11 +171,12 @@ def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     -----
     O(K + L), independent of M. Exact for identical micro-batches, unlimited buffers and constant rates.
     """
-    return makespan(costs, 1.0, cuts, levels)
+    span_s: float = makespan(costs, 1.0, cuts, levels)
+    return span_s
 
 
-@njit(cache=True)
+@kernel
 def objective(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
-    """What the planners minimise: the makespan (loads weighed) plus the price terms; inf as in `predict`."""
+    """Return what planners minimise: makespan (loads weighed) plus price terms; inf as in `predict`."""
     span_s = makespan(costs, prices.load_weight, cuts, levels)
     return span_s + price_terms(costs, prices, cuts, levels) if span_s < np.inf else np.inf

@@ -1,0 +1,122 @@
+"""The exact planner: never beaten, honest about infeasible problems, monotone in what a chain has."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planning_instances import brute_force, random_problem
+
+from sat_env.planning import (
+    check_plan,
+    costs_from_arrays,
+    objective,
+    plan_error,
+    predict,
+    solve,
+    solve_batch,
+    stack_costs,
+    stack_prices,
+)
+
+SIZES = [(1, 1, 1), (1, 5, 3), (2, 4, 3), (3, 5, 3), (3, 4, 2), (4, 5, 2), (4, 4, 3)]
+
+
+def test_exact_is_brute_force_on_every_feature():
+    """Over 300 instances: empty slots, memory, budgets, ground rules, releases, loads, prices, decoding."""
+    rng = np.random.default_rng(2024)
+    infeasible = searched = 0
+    for i in range(420):
+        costs, prices = random_problem(rng, *SIZES[i % len(SIZES)])
+        best = brute_force(costs, prices)
+        solution = solve(costs, prices)
+        if np.isinf(best):
+            infeasible += 1
+            assert np.isinf(solution.objective) and np.isinf(solution.makespan_s)
+            assert not solution.cuts.any() and not solution.levels.any()
+            continue
+        assert solution.objective == pytest.approx(best, rel=1e-11), f"instance {i}"
+        cuts, levels = check_plan(costs, solution.cuts, solution.levels)
+        assert solution.objective == objective(costs, prices, cuts, levels)
+        assert solution.makespan_s == predict(costs, cuts, levels)
+        assert solution.error == plan_error(costs, cuts, levels) <= costs.error_budget
+        starts = np.concatenate(([0], cuts[:-1]))
+        assert not levels[(cuts == starts) | (cuts == costs.compute_s.shape[1])].any()  # canonical
+        searched += solution.expansions > 0
+    assert infeasible >= 30 and searched >= 100  # both kinds were there
+
+
+def test_a_batch_is_the_same_plans():
+    rng = np.random.default_rng(7)
+    problems = [random_problem(rng, 3, 5, 3) for _ in range(40)]
+    costs, prices = zip(*problems, strict=True)
+    batch = solve_batch(stack_costs(costs), stack_prices(prices))
+    for b, (one_costs, one_prices) in enumerate(problems):
+        one = solve(one_costs, one_prices)
+        for name in one._fields:
+            assert np.array_equal(getattr(one, name), getattr(batch, name)[b]), (b, name)
+    with pytest.raises(ValueError, match="load_weight has 39 rows"):
+        solve_batch(stack_costs(costs), stack_prices(prices[1:]))
+    with pytest.raises(ValueError, match="a batch needs one"):
+        stack_costs([costs[0], random_problem(rng, 2, 5, 3)[0]])
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 8), st.integers(1, 4))
+def test_more_never_worsens_the_optimum(seed, n_slots, n_blocks, n_levels):
+    """A higher rate, more memory, faster blocks, a larger budget, an earlier release, more ground."""
+    rng = np.random.default_rng(seed)
+    costs, prices = random_problem(rng, n_slots, n_blocks, n_levels)
+
+    def grown(array):
+        return array * np.where(rng.random(array.shape) < 0.5, 1.0, rng.uniform(1.0, 2.0, array.shape))
+
+    def shrunk(array):
+        return array * np.where(rng.random(array.shape) < 0.5, 1.0, rng.uniform(0.5, 1.0, array.shape))
+
+    better = [
+        costs._replace(rate_bps=grown(costs.rate_bps)),
+        costs._replace(memory_free_bytes=grown(costs.memory_free_bytes)),
+        costs._replace(compute_s=shrunk(costs.compute_s), token_compute_s=shrunk(costs.token_compute_s)),
+        costs._replace(error_budget=costs.error_budget * 1.5),
+        costs._replace(stage_release_s=shrunk(costs.stage_release_s), load_s=shrunk(costs.load_s)),
+        costs._replace(latency_s=shrunk(costs.latency_s), return_s=shrunk(costs.return_s)),
+        costs._replace(ground_hosts=2),
+    ]
+    before = solve(costs, prices).objective
+    for change in better:
+        after = solve(change, prices).objective
+        assert after <= before * (1 + 1e-12) or np.isinf(before)
+
+
+def test_one_label_a_node_would_be_wrong():
+    """The cheapest way to a node need not be on the best plan: its bottleneck is paid M - 1 times.
+
+    Slot 0 can do block 0 in 1 s and send it in 4 s, or do both blocks in 6 s; slot 1 does block 1 in 4 s.
+    """
+    costs = costs_from_arrays(
+        [[1.0, 5.0], [9.0, 4.0], [np.inf, np.inf]],
+        [1.0, 1.0, 0.0],
+        [[8.0, 2.0, 8.0], [8.0, 8.0, 8.0]],
+        micro_batches=10,
+        ground_hosts=0,
+    )
+    assert solve(costs).cuts.tolist() == [1, 2]
+    assert solve(costs).makespan_s == 1.0 + 4.0 + 4.0 + 9 * 4.0
+    assert solve(costs._replace(micro_batches=1)).cuts.tolist() == [2, 2]
+
+
+def test_a_busy_slot_is_waited_for_only_if_that_pays():
+    """Two equal slots; the second is busy. Below 4 s of backlog sharing wins, above it slot 0 does all."""
+
+    def cuts(release_s):
+        costs = costs_from_arrays(
+            np.array([[1.0, 1.0], [1.0, 1.0], [np.inf, np.inf]]),
+            [1.0, 0.0, 0.0],
+            np.full((2, 3), 1e9),
+            micro_batches=4,
+            stage_release_s=[0.0, release_s, 0.0],
+        )
+        return solve(costs).cuts.tolist()
+
+    assert cuts(0.0) == cuts(3.9) == [1, 2]
+    assert cuts(4.1) == [2, 2]
