@@ -101,7 +101,7 @@ def save_checkpoint(folder: Path, model: PPO) -> None:
         "last_episode_starts": model._last_episode_starts,
         "episode_infos": model.ep_info_buffer,
         "random": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - stable-baselines3 shuffles with it
         "torch": torch.get_rng_state(),
     }
     for name, write in (
@@ -133,7 +133,7 @@ def load_checkpoint(folder: Path, run: Run) -> PPO:
     model._last_episode_starts = state["last_episode_starts"]
     model.ep_info_buffer = state["episode_infos"]
     random.setstate(state["random"])
-    np.random.set_state(state["numpy"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     return model
 

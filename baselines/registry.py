@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+from baselines import edgeshard, greedy, ground_only, paper_astar, proportional, single_satellite, uniform
 from baselines.priced import load_constants, prices
 from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
 from sat_env.plan import Plan
-from sat_env.planning.costs import Prices
+from sat_env.planning.costs import I64, Costs, Prices
 from sat_env.planning.exact import solve
 from sat_env.policy import Policy
 from sat_env.problem import PlanningProblem
 
 
-def as_plan(found: tuple[object, object] | None, problem: PlanningProblem) -> Plan:
-    """Return a planner's arrays as a Plan; without a feasible one, the equal split (the job then fails)."""
-    if found is None:
-        k, blocks = problem.slots, problem.blocks
-        return Plan(tuple(blocks * (i + 1) // k for i in range(k)), (0,) * k)
-    cuts, levels = found
-    return Plan(tuple(int(c) for c in cuts), tuple(int(r) for r in levels))  # type: ignore[attr-defined]
+def on_costs(plan: Callable[[Costs], tuple[I64, I64] | None]) -> Planner:
+    """Return a planner of problems out of a function of their costs."""
+
+    def planner(problem: PlanningProblem) -> Plan | None:
+        found = plan(problem.costs)
+        return None if found is None else Plan(tuple(found[0].tolist()), tuple(found[1].tolist()))
+
+    return planner
 
 
-def exact_planner(prices: Callable[[PlanningProblem], Prices]) -> Planner:
+def exact_planner(prices_of: Callable[[PlanningProblem], Prices]) -> Planner:
     """Return exact A* under the prices of each problem."""
 
-    def plan(problem: PlanningProblem) -> Plan:
-        solution = solve(problem.costs, prices(problem))
-        feasible = solution.objective < float("inf")
-        return as_plan((solution.cuts, solution.levels) if feasible else None, problem)
+    def planner(problem: PlanningProblem) -> Plan | None:
+        solution = solve(problem.costs, prices_of(problem))
+        if solution.objective == float("inf"):
+            return None
+        return Plan(tuple(solution.cuts.tolist()), tuple(solution.levels.tolist()))
 
-    return plan
+    return planner
 
 
 def tuned_prices(variant: str, scenario: str) -> Callable[[PlanningProblem], Prices]:
@@ -50,8 +54,28 @@ def astar(scenario: str, variant: str = "replan") -> Planner:
     return exact_planner(tuned_prices(variant, scenario))
 
 
-ENTRIES: dict[str, tuple[str, Callable[[str, str], Policy]]] = {
+def _every_epoch(plan: Callable[[Costs], tuple[I64, I64] | None], name: str, scenario: str) -> Policy:
+    return EveryEpoch(name, on_costs(plan))
+
+
+ENTRIES: dict[str, tuple[str, Callable[..., Policy]]] = {
     "random": ("random cuts and levels: the floor", lambda name, scenario: Random()),
+    **{
+        name: (text, partial(_every_epoch, plan))
+        for name, text, plan in (
+            ("uniform", "the same number of blocks on every satellite, every epoch", uniform.plan),
+            ("proportional", "blocks in proportion to speed: the paper's heuristic", proportional.plan),
+            ("greedy", "fills the fastest satellites first", greedy.plan),
+            ("ground-only", "raw input down, the whole model on the ground", ground_only.plan),
+            (
+                "single-satellite",
+                "the whole model on the best satellite that holds it",
+                single_satellite.plan,
+            ),
+            ("edgeshard", "EdgeShard's dynamic programme (arXiv 2405.14371)", edgeshard.plan),
+            ("paper-astar", "the paper's A*, read literally, every epoch", paper_astar.plan),
+        )
+    },
     "static-astar": (
         "exact A* once, on the first problem of the episode; kept",
         lambda name, scenario: Static(name, astar(scenario)),

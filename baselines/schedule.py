@@ -10,7 +10,7 @@ from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem
 
-Planner = Callable[[PlanningProblem], Plan]
+Planner = Callable[[PlanningProblem], Plan | None]
 
 
 class EveryEpoch:
@@ -23,7 +23,7 @@ class EveryEpoch:
     def reset(self, spec: PolicySpec, seed: int) -> None:
         """Nothing is carried over."""
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the planner's plan of this problem."""
         return self.planner(problem)
 
@@ -40,10 +40,10 @@ class Static:
         """Forget the plan."""
         self._plan = None
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the first plan."""
         if self._plan is None:
-            self._plan = self.planner(problem)
+            self._plan = self.planner(problem)  # again next epoch, while there is none
         return self._plan
 
 
@@ -61,7 +61,7 @@ class Periodic:
         """Forget the plan."""
         self._plan = None
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the current plan, a new one when it is `period` epochs old."""
         if self._plan is None or self._age >= self.period:
             self._plan = self.planner(problem)
@@ -83,7 +83,7 @@ class OnEvent:
         """Forget the plan."""
         self._plan = None
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the current plan, a new one after an event."""
         now = problem.problems
         assert now is not None, "a schedule runs on an environment's problems"
@@ -111,7 +111,7 @@ class Random:
         """Seed the draws of the episode."""
         self._rng = np.random.default_rng(seed)
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return a random plan; where the ground may hold nothing, the last cut ends the model."""
         cuts = np.sort(self._rng.integers(0, problem.blocks + 1, problem.slots))
         if problem.costs.ground_hosts == 0:

@@ -78,7 +78,7 @@ def decode(
         )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
     last = cuts.shape[0] - 1
     if ground_hosts == GROUND_NONE:
@@ -90,7 +90,7 @@ def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
             cuts[last] = blocks
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  # type: ignore[no-untyped-def]
     slots = cuts.shape[1]
     for b in range(cuts.shape[0]):
@@ -105,7 +105,7 @@ def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  
         _ground_rule(cuts[b], blocks, ground_hosts)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _decode_fractions(  # type: ignore[no-untyped-def]
     actions, blocks, n_levels, ground_hosts, sensing_computes, slots, cuts, levels
 ):

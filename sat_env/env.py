@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -136,7 +136,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     * v0: initial version
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         self.prepared = prepare(self.scenario)
         self.worlds = Worlds(self.prepared, 1, action, split)
         self.action_space = self.worlds.action_space
-        self.observation_space = self.worlds.observation_space
+        self.observation_space = self.worlds.observation_space  # type: ignore[assignment]
         self.render_mode = render_mode
         self._seeded = False
 
@@ -209,7 +209,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
             "send_end_s": times[:, :, SEND_END].copy(),
         }
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Return the current decision as text (``render_mode="ansi"``)."""
         return describe(self.problem(), self.prepared) if self.render_mode == "ansi" else None
 
@@ -229,7 +229,7 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         observation. SAME_STEP: the last step does, with ``final_obs`` and ``final_info`` in the infos.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {
         "render_modes": [],
         "render_fps": 4,
         "autoreset_mode": AutoresetMode.NEXT_STEP,

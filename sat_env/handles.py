@@ -9,6 +9,7 @@ A handle borrows: it counts no references to the arrays (counting them, atomical
 third of a step). Whoever makes a handle keeps the NamedTuple alive as long as the handle.
 """
 
+# mypy: disable-error-code="no-untyped-call, attr-defined, call-arg, unused-ignore"
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
     structref.define_constructor(proxy, struct_type, list(kind._fields))
     structref.define_attributes(struct_type)
 
-    @njit(cache=True)  # type: ignore[untyped-decorator]
+    @njit(cache=True)
     def make(fields):  # type: ignore[no-untyped-def]
         return proxy(*borrow(fields))
 

@@ -76,7 +76,7 @@ def places(slots: int) -> tuple[tuple[str, slice], ...]:
 
 def vector_size(slots: int) -> int:
     """Return D, the length of the flat vector."""
-    return places(slots)[-1][1].stop
+    return int(places(slots)[-1][1].stop)
 
 
 def split(flat: NDArray[np.float32], slots: int) -> dict[str, NDArray[np.float32]]:
@@ -91,12 +91,12 @@ def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np
     return flat
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def _unit(value):  # type: ignore[no-untyped-def]
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def encode_into(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
     """Write the observations of a batch of problems into ``flat`` (B, D), in the order of `layout`."""
     slots = problems.rate_bps.shape[1]

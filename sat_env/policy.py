@@ -38,5 +38,5 @@ class Policy(Protocol):
     def reset(self, spec: PolicySpec, seed: int) -> None:
         """Begin an episode. `seed` is the policy's own; it tells nothing of the episode's."""
 
-    def act(self, problem: PlanningProblem) -> Plan:
-        """Return the plan of this epoch's job."""
+    def act(self, problem: PlanningProblem) -> Plan | None:
+        """Return the plan of this epoch's job; None declines the job, which then counts as its deadline."""

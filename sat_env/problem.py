@@ -161,14 +161,14 @@ class PlanningProblem:
 
 def row(problems: Problems, b: int) -> Problems:
     """Return world `b` as a batch of one: copies, so that a policy may keep them."""
-    return Problems(*(field[b : b + 1].copy() for field in problems))
+    return Problems._make(field[b : b + 1].copy() for field in problems)
 
 
 def planning_problem(world: World, problems: Problems, b: int, forecast_epochs: int) -> PlanningProblem:
     """Return the PlanningProblem of world `b`."""
     single = row(problems, b)
     batch = tabulate(world, single)
-    costs = Costs(*(field[0] if isinstance(field, np.ndarray) else field for field in batch))
+    costs = Costs._make(field[0] for field in batch)
     return PlanningProblem(costs, single, world, forecast_epochs)
 
 
@@ -176,7 +176,7 @@ def tabulate(world: World, problems: Problems) -> Costs:
     """Return the `Costs` of a batch of problems: every array has a leading axis (B,)."""
     worlds, slots = problems.busy_s.shape[0], problems.rate_bps.shape[1]
     blocks, levels = len(world.block_flops), world.boundary_bytes.shape[1]
-    batch = Costs(
+    arrays = dict(
         compute_s=np.empty((worlds, slots + 1, blocks)),
         boundary_bytes=np.empty((worlds, blocks + 1, levels)),
         encode_s=np.zeros((worlds, slots + 1, blocks + 1, levels)),
@@ -197,11 +197,12 @@ def tabulate(world: World, problems: Problems) -> Costs:
         token_bytes=np.zeros((worlds, blocks + 1, levels)),
         return_s=np.zeros((worlds, slots + 1)),
     )
+    batch = Costs(**arrays)  # type: ignore[arg-type]  # scalars become arrays (B,) in a batch
     _fill_costs(world_handle(world), problems_handle(problems), batch)
     return batch
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def block_seconds(flops, weight_bytes, items, flops_per_s, bandwidth):  # type: ignore[no-untyped-def]
     """Return the time of one block on one micro-batch: the longer of arithmetic and reading the weights."""
     if flops_per_s <= 0.0:
@@ -209,7 +210,7 @@ def block_seconds(flops, weight_bytes, items, flops_per_s, bandwidth):  # type: 
     return max(flops * items / flops_per_s, weight_bytes / bandwidth)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _fill_costs(world, problems, batch):  # type: ignore[no-untyped-def]
     slots = problems.rate_bps.shape[1]
     blocks = world.block_flops.shape[0]

@@ -43,6 +43,7 @@ Ints = NDArray[np.int64]
 
 
 Split = Literal["train", "dev", "test"]
+NO_PLAN = -1  # a first cut of this declines the job
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
@@ -122,7 +123,7 @@ def empty_outcome(worlds: int, slots: int) -> Outcome:
     return Outcome(**fields)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     """Put world `b` at the start of the episode whose trace was drawn, and describe its first problem."""
     start = trace.window[b] * world.episode_epochs
@@ -146,7 +147,7 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
     describe(world, trace, state, problems, b)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
     """Bring the battery of satellite `v` up to the start of `epoch`."""
     power = world.power
@@ -166,13 +167,13 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
     """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
     return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
@@ -185,7 +186,7 @@ def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignor
     return residual_outage_s(residual_s, step_s, now - expected_s)
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
@@ -204,7 +205,7 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
     return left_s
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, inline="always")
 def route_now(  # type: ignore[no-untyped-def]
     links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
 ):
@@ -248,7 +249,7 @@ def route_now(  # type: ignore[no-untyped-def]
     return up, (age_up if up else age_down), wait, count
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into `problems`."""
     epoch = state.epoch[b]
@@ -271,7 +272,7 @@ def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
                 problems.load_bytes_per_s[b, k] = best
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignore[no-untyped-def]
     """Write what is knowable of the slots and the ground."""
     # Fields are taken out of their handles once: each access counts references.
@@ -323,7 +324,7 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     load_bytes_per_s[slots] = math.inf
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
     now = t * world.epoch_s
@@ -369,7 +370,7 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
             seen_backup_bps[i, j] = backup_bps
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Turn a feasible plan into stages, and the servers between them, of `job`.
 
@@ -471,7 +472,7 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
     return stages, reload_bytes, error
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job its two routes and the time from which it is free.
 
@@ -527,7 +528,7 @@ def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ign
     return calm
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyped-def]
     """Execute a job that meets nothing, by the exact end points of the pipeline (see `planning.predict`).
 
@@ -561,7 +562,7 @@ def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyp
     return now + last if now + last <= until_s else math.inf
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book when an observer at the decision expects every stage and hop to be free: the nominal pipeline."""
     slots = world.chain.shape[1]
@@ -621,7 +622,7 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
     epoch = state.epoch[b]
@@ -657,7 +658,7 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
     state.energy_j[b, 3] += drawn_j
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
     """Book until when stages and links of the primary routes are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
@@ -689,7 +690,7 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
         boundary = stage_end[s]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     """Map a summed error to an accuracy drop by ``knots`` (2, m); the last slope goes on, to at most 1."""
     i = 1
@@ -699,7 +700,7 @@ def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     return min(1.0, knots[1, i - 1] + (error - knots[0, i - 1]) * slope)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def return_latency_s(problems, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Return the latency from the last stage that holds blocks back to slot 0, where the next token starts."""
     last = stages - 1
@@ -709,7 +710,7 @@ def return_latency_s(problems, b, stages, stage_slot, stage_end):  # type: ignor
     return problems.latency_s[b, 0, slot] if slot > 0 else 0.0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
     """Take one step of world `b` under the plan (cuts, levels).
 
@@ -730,9 +731,11 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     outcome.accuracy_drop[b] = 0.0
     outcome.hop_bits[b, :] = 0.0
 
-    feasible, repaired = repair(
-        cuts[b], world.block_memory_bytes, problems.memory_free_bytes[b], world.ground_hosts
-    )
+    feasible, repaired = False, False
+    if cuts[b, 0] != NO_PLAN:
+        feasible, repaired = repair(
+            cuts[b], world.block_memory_bytes, problems.memory_free_bytes[b], world.ground_hosts
+        )
     end_s = now + world.deadline_s
     if feasible:
         stages, outcome.reload_bytes[b], error = assemble(
@@ -786,7 +789,7 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     return over
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, levels, over):  # type: ignore[no-untyped-def]
     """Take one step of every world whose episode is not over."""
     for b in range(over.shape[0]):
@@ -794,7 +797,7 @@ def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, leve
             over[b] = step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def begin_worlds(  # type: ignore[no-untyped-def]
     world,
     trace,
@@ -845,7 +848,7 @@ def begin_worlds(  # type: ignore[no-untyped-def]
     return outages, resets
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
     """Return which of the split's windows an episode plays."""
     return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
@@ -876,7 +879,7 @@ ArraysT = TypeVar("ArraysT", Trace, State, Problems)
 
 def copy_arrays(arrays: ArraysT) -> ArraysT:
     """Return the same NamedTuple over copies of its arrays."""
-    return type(arrays)(*(field.copy() for field in arrays))
+    return type(arrays)._make(field.copy() for field in arrays)
 
 
 class Handles(NamedTuple):
@@ -1034,7 +1037,8 @@ class Simulator:
         Parameters
         ----------
         cuts, levels : (B, K) int64
-            Plans; trusted to be in range (encodings guarantee it, `Plan.check` checks it).
+            Plans; trusted to be in range (encodings guarantee it, `Plan.check` checks it). A first cut of
+            `NO_PLAN` declines the job.
         """
         self.cuts[...] = cuts
         self.plan_levels[...] = levels

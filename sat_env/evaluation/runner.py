@@ -13,7 +13,7 @@ from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
 from sat_env.policy import Policy, PolicySpec
 from sat_env.scenario import Scenario
-from sat_env.simulator import Simulator, Split, split_windows
+from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
 from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
 
@@ -61,9 +61,12 @@ def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Spl
         started = time.process_time_ns()
         plan = policy.act(problem)
         columns["ms"][t] = (time.process_time_ns() - started) * 1e-6
-        plan.check(simulator.slots, simulator.blocks, simulator.levels)
-        cuts, levels = plan.arrays()
-        simulator.step(cuts[None], levels[None])
+        if plan is None:
+            simulator.step(np.full((1, simulator.slots), NO_PLAN), np.zeros((1, simulator.slots), np.int64))
+        else:
+            plan.check(simulator.slots, simulator.blocks, simulator.levels)
+            cuts, levels = plan.arrays()
+            simulator.step(cuts[None], levels[None])
         outcome = simulator.outcome
         columns["latency"][t] = outcome.latency_s[0]
         columns["dropped"][t] = max(outcome.dropped[0], outcome.infeasible[0])
