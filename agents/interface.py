@@ -23,6 +23,7 @@ class Interface(Protocol):
 
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.Space[Any]
+    first_action: NDArray[np.float32] | None  # (A,) a Gaussian policy starts around it; None: around 0
 
     def observe(self, problems: Problems) -> Flat:
         """Return the observations (B, D), freshly allocated."""
@@ -47,6 +48,11 @@ class Encoded:
         size = observation.vector_size(self.slots)
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32)
         self.action_space = encodings.action_space(world, action)
+        self.first_action = None
+        if action == "fractions":
+            # Even shares, and hardly any compression: a plan over the accuracy limit teaches nothing.
+            self.first_action = np.zeros(2 * self.slots + 1, np.float32)
+            self.first_action[self.slots + 1 :] = -0.8
 
     def observe(self, problems: Problems) -> Flat:
         """Return the environment's observations as flat vectors (B, D)."""

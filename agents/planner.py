@@ -12,6 +12,7 @@ from sat_env.planning.batch import solve_batch
 from sat_env.planning.costs import Prices
 from sat_env.planning.exact import Workspace, make_workspace
 from sat_env.problem import Problems, tabulate
+from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
 Array = NDArray[np.float64]
@@ -30,7 +31,7 @@ def tuned_constants(scenario: str) -> Constants:
 
 
 class BatchPlanner:
-    """Exact A* under the prices of `constants`, which a factor for each world and price may change.
+    """Exact A* under the prices of `constants`, or under others for each world.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class BatchPlanner:
         self._workspace: Workspace | None = None
 
     def plans(self, problems: Problems, values: Array | None = None) -> tuple[Ints, Ints]:
-        """Return the plan of each problem, cuts and levels (B, K).
+        """Return the plan of each problem, cuts and levels (B, K); NO_PLAN where none is feasible.
 
         Parameters
         ----------
@@ -63,10 +64,7 @@ class BatchPlanner:
             )
         found = solve_batch(costs, self._prices(problems, values), self._workspace)
         cuts, levels = found.cuts, found.levels
-        infeasible = ~np.isfinite(found.objective)
-        if infeasible.any():  # the equal split, as every planner does: the job then fails
-            blocks, slots = costs.compute_s.shape[2], cuts.shape[1]
-            cuts[infeasible] = blocks * np.arange(1, slots + 1) // slots
+        cuts[~np.isfinite(found.objective)] = NO_PLAN
         return cuts, levels
 
     def _prices(self, problems: Problems, values: Array | None) -> Prices:

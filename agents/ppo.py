@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,14 @@ from stable_baselines3.common.logger import configure
 
 from agents.config import Algorithm, PPOConfig
 from agents.planner import BatchPlanner, tuned_constants
-from agents.play import play
 from agents.saved import Card, load_model, make_interface, write_card
 from agents.worlds import AgentWorlds
+from baselines.batch import Decider, Plans, play, priced_plans
 from baselines.priced import Constants, load_constants
+from sat_env.evaluation.runner import episodes
 from sat_env.scenario import Scenario
-from sat_env.world import prepare
+from sat_env.problem import Problems
+from sat_env.world import World, prepare
 
 EVALUATIONS = "evaluations.csv"
 DEV_SEED = 1
@@ -64,7 +65,7 @@ def new_model(run: Run) -> PPO:
     policy_kwargs: dict[str, Any] = {"net_arch": list(config.hidden)}
     if hasattr(env.action_space, "low"):
         policy_kwargs["log_std_init"] = config.log_std_init
-    return PPO(
+    model = PPO(
         "MlpPolicy",
         env,
         learning_rate=Falling(config.learning_rate),
@@ -78,6 +79,10 @@ def new_model(run: Run) -> PPO:
         seed=run.seed,
         device="cpu",
     )
+    if env.interface.first_action is not None:
+        with torch.no_grad():
+            model.policy.action_net.bias.copy_(torch.as_tensor(env.interface.first_action))
+    return model
 
 
 class Falling:
@@ -175,15 +180,13 @@ class DevEvaluation(BaseCallback):
         self.lines_s: dict[str, float] = {}
 
     def _on_training_start(self) -> None:
-        config, prepared = self.run_.config, prepare(self.run_.scenario)
+        prepared = prepare(self.run_.scenario)
         opponents = {
             "replan": load_constants(self.run_.scenario.name, "replan"),
             "tuned": self.run_.constants,
         }
         for name, constants in opponents.items():
-            planner = BatchPlanner(prepared.world, constants)
-            j_s = play(prepared, planner.plans, "dev", config.dev_episodes, DEV_SEED)
-            self.lines_s[name] = float(j_s.mean())
+            self.lines_s[name] = float(dev_j(self.run_, priced_plans(constants, prepared)).mean())
         if self.path.is_file():  # resumed: what came after the checkpoint is played again
             rows = [row for row in read_evaluations(self.path) if row["steps"] <= self.num_timesteps]
             self.best_s = min((row["j_s"] for row in rows), default=np.inf)
@@ -202,7 +205,7 @@ class DevEvaluation(BaseCallback):
         if self.model.num_timesteps == self.last_steps:
             return
         self.last_steps = self.model.num_timesteps
-        j_s = float(dev_j(self.run_, self.model).mean())
+        j_s = float(dev_j(self.run_, decider(self.run_, self.model)).mean())
         row = {
             "steps": float(self.model.num_timesteps),
             "j_s": j_s,
@@ -221,20 +224,19 @@ class DevEvaluation(BaseCallback):
             save_policy(self.folder / "model.zip", self.model, self.run_)  # type: ignore[arg-type]
 
 
-def dev_j(run: Run, model: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return J of the model's most likely plans on each development episode."""
-    prepared = prepare(run.scenario)
-    return play(prepared, decider(run, model), "dev", run.config.dev_episodes, DEV_SEED)
+def dev_j(run: Run, decide: Decider) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return J of each development episode in seconds."""
+    chosen = episodes(run.scenario, "dev", run.config.dev_episodes, DEV_SEED)
+    return play(prepare(run.scenario), chosen, "dev", decide).j_s
 
 
-def decider(run: Run, model: Any) -> Callable[[Any], Any]:
+def decider(run: Run, model: Any) -> Decider:
     """Return the model as a function from a batch of problems to its most likely plans."""
-    prepared = prepare(run.scenario)
     interface = make_interface(
-        run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants
+        run.algorithm, prepare(run.scenario).world, run.scenario.forecast_epochs, run.constants
     )
 
-    def decide(problems: Any) -> Any:
+    def decide(world: World, problems: Problems) -> Plans:
         actions, _ = model.predict(interface.observe(problems), deterministic=True)
         return interface.plans(problems, actions)
 

@@ -118,6 +118,7 @@ class LearnedPrices:
         self.planner = BatchPlanner(world, constants)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(BatchPlanner.PRICES),), np.float32)
+        self.first_action = None
 
     def observe(self, problems: Problems) -> Flat:
         """Return the features (B, 22)."""

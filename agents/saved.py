@@ -18,6 +18,7 @@ from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem
+from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
 MEMBER = "sat_env.json"
@@ -123,8 +124,8 @@ class SavedPolicy:
             self._world, self._interface = world, made
         return self._interface
 
-    def act(self, problem: PlanningProblem) -> Plan:
-        """Return the network's most likely plan."""
+    def act(self, problem: PlanningProblem) -> Plan | None:
+        """Return the network's most likely plan; None where its planner finds none."""
         if problem.problems is None or problem.world is None:
             raise ValueError(
                 "act: a learned agent needs a problem of an environment, not one built from arrays"
@@ -132,4 +133,6 @@ class SavedPolicy:
         interface = self.interface(problem.world, problem.forecast_epochs)
         action, _ = self.model.predict(interface.observe(problem.problems), deterministic=True)
         cuts, levels = interface.plans(problem.problems, np.asarray(action))
+        if cuts[0, 0] == NO_PLAN:
+            return None
         return Plan(tuple(cuts[0].tolist()), tuple(levels[0].tolist()))
