@@ -1,5 +1,7 @@
-"""How an agent sees a decision, and what its action means. All that differs between algorithms in training
-and in play stands behind `Interface`; the same object serves the batch of worlds and the single decision.
+"""How an agent sees a decision, and what its action means.
+
+All that differs between algorithms in training and in play stands behind `Interface`; the same object serves
+a batch of worlds and a single decision.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ Ints = NDArray[np.int64]
 class Interface(Protocol):
     """Observations and actions of one kind of agent in the worlds of one scenario."""
 
-    observation_space: gymnasium.spaces.Box
+    observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
-    first_action: NDArray[np.float32] | None  # (A,) a Gaussian policy starts around it; None: around 0
+    first_output: NDArray[np.float32] | None  # bias the last layer starts with; None: 0
 
     def observe(self, problems: Problems) -> Flat:
         """Return the observations (B, D), freshly allocated."""
@@ -46,13 +48,13 @@ class Encoded:
         self.world, self.forecast_epochs, self.action = world, forecast_epochs, action
         self.slots = world.chain.shape[1]
         size = observation.vector_size(self.slots)
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32)
+        self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32)
         self.action_space = encodings.action_space(world, action)
-        self.first_action = None
+        self.first_output: NDArray[np.float32] | None = None
         if action == "fractions":
             # Even shares, and hardly any compression: a plan over the accuracy limit teaches nothing.
-            self.first_action = np.zeros(2 * self.slots + 1, np.float32)
-            self.first_action[self.slots + 1 :] = -0.8
+            self.first_output = np.zeros(2 * self.slots + 1, np.float32)
+            self.first_output[self.slots + 1 :] = -0.8
 
     def observe(self, problems: Problems) -> Flat:
         """Return the environment's observations as flat vectors (B, D)."""

@@ -99,7 +99,8 @@ def features(world: World, problems: Problems, forecast_epochs: int) -> Flat:
         problems.epochs_to_change / forecast_epochs,
         np.maximum(held, 0).sum(axis=1) / blocks,
     )
-    return np.clip(np.stack(columns, axis=1), -1.0, 1.0).astype(np.float32)
+    flat: Flat = np.clip(np.stack(columns, axis=1), -1.0, 1.0).astype(np.float32)
+    return flat
 
 
 class LearnedPrices:
@@ -116,9 +117,13 @@ class LearnedPrices:
     def __init__(self, world: World, forecast_epochs: int, constants: Constants) -> None:
         self.world, self.forecast_epochs = world, forecast_epochs
         self.planner = BatchPlanner(world, constants)
-        self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(BatchPlanner.PRICES),), np.float32)
-        self.first_action = None
+        self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Box(
+            -1.0, 1.0, (len(FEATURES),), np.float32
+        )
+        self.action_space: gymnasium.Space[Any] = gymnasium.spaces.Box(
+            -1.0, 1.0, (len(BatchPlanner.PRICES),), np.float32
+        )
+        self.first_output: NDArray[np.float32] | None = None
 
     def observe(self, problems: Problems) -> Flat:
         """Return the features (B, 22)."""

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from agents.choice import LearnedChoice
 from agents.config import ALGORITHMS, Algorithm
 from agents.interface import Encoded, Interface
 from agents.prices import LearnedPrices
+from agents.residual import Residual
 from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
@@ -38,11 +40,15 @@ class Card:
 
 INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "prices": LearnedPrices,
+    "choice": LearnedChoice,
+    "residual": Residual,
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
 
 
-def make_interface(algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants) -> Interface:
+def make_interface(
+    algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants
+) -> Interface:
     """Return how agents of an algorithm see and act in a world."""
     return INTERFACES[algorithm](world, forecast_epochs, constants)
 
@@ -94,7 +100,9 @@ class SavedPolicy:
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
-        default = self.card.algorithm if self.card.algorithm.startswith("ppo") else f"ppo-{self.card.algorithm}"
+        default = (
+            self.card.algorithm if self.card.algorithm.startswith("ppo") else f"ppo-{self.card.algorithm}"
+        )
         self.name = name or (default if path.stem == "model" else path.stem)
         self.model = load_model(path, self.card.algorithm)
         self._world: World | None = None
@@ -115,7 +123,10 @@ class SavedPolicy:
             constants = Constants(**self.card.constants)
             made = make_interface(self.card.algorithm, world, forecast_epochs, constants)
             trained = self.model
-            if made.observation_space != trained.observation_space or made.action_space != trained.action_space:
+            if (
+                made.observation_space != trained.observation_space
+                or made.action_space != trained.action_space
+            ):
                 raise ValueError(
                     f"agent = {self.name!r}: was trained on {self.card.scenario}, with other observations or "
                     f"actions than this scenario's {world.chain.shape[1]} slots and {len(world.block_flops)} "

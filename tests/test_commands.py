@@ -103,7 +103,7 @@ def test_train_leaves_a_run_folder_and_eval_reads_it(tmp_path):
 def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "--scenario", "PaperStatic", "--steps", "2000000",
+        [sys.executable, str(ROOT / "train.py"), "--algo", "ppo", "--scenario", "PaperStatic", "--steps", "2000000",
          "--episodes", "1", "--out", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip

@@ -1,30 +1,32 @@
-"""PPO (Schulman et al., arXiv 1707.06347) by stable-baselines3 over the native engine, with exact resume."""
+"""Training: development episodes, best and last weights, checkpoints that resume exactly, several runs at once."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import random
 import time
+import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
+from joblib import Parallel, delayed
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, PPOConfig
-from agents.planner import BatchPlanner, tuned_constants
+from agents.models import Run, make_worlds, new_model
 from agents.saved import Card, load_model, make_interface, write_card
 from agents.worlds import AgentWorlds
 from baselines.batch import Decider, Plans, play, priced_plans
-from baselines.priced import Constants, load_constants
+from baselines.priced import load_constants
 from sat_env.evaluation.runner import episodes
-from sat_env.scenario import Scenario
 from sat_env.problem import Problems
 from sat_env.world import World, prepare
 
@@ -32,71 +34,7 @@ EVALUATIONS = "evaluations.csv"
 DEV_SEED = 1
 
 
-class Run(NamedTuple):
-    """One training run: what is learned, on what, and how."""
-
-    algorithm: Algorithm
-    scenario: Scenario
-    config: PPOConfig
-    constants: Constants
-    seed: int
-
-
-def new_run(algorithm: Algorithm, scenario: Scenario, config: PPOConfig, seed: int) -> Run:
-    """Return a run against the constants tuned for the scenario."""
-    return Run(algorithm, scenario, config, tuned_constants(scenario.name), seed)
-
-
-def make_worlds(run: Run) -> AgentWorlds:
-    """Return the worlds of a run: training windows, the tuned planner beside them."""
-    prepared = prepare(run.scenario)
-    interface = make_interface(
-        run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants
-    )
-    opponent = BatchPlanner(prepared.world, run.constants) if run.config.versus else None
-    seed = 1_000_003 * (run.seed + 1)
-    return AgentWorlds(prepared, interface, run.config.num_envs, opponent, "train", seed)
-
-
-def new_model(run: Run) -> PPO:
-    """Return an untrained PPO."""
-    config = run.config
-    env = make_worlds(run)
-    policy_kwargs: dict[str, Any] = {"net_arch": list(config.hidden)}
-    if hasattr(env.action_space, "low"):
-        policy_kwargs["log_std_init"] = config.log_std_init
-    model = PPO(
-        "MlpPolicy",
-        env,
-        learning_rate=Falling(config.learning_rate),
-        n_steps=config.rollout_epochs,
-        batch_size=config.batch_size,
-        n_epochs=config.update_epochs,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        ent_coef=config.entropy,
-        policy_kwargs=policy_kwargs,
-        seed=run.seed,
-        device="cpu",
-    )
-    if env.interface.first_action is not None:
-        with torch.no_grad():
-            model.policy.action_net.bias.copy_(torch.as_tensor(env.interface.first_action))
-    return model
-
-
-class Falling:
-    """A learning rate that falls linearly to a tenth."""
-
-    def __init__(self, start: float) -> None:
-        self.start = start
-
-    def __call__(self, remaining: float) -> float:
-        """Return the rate while this share of the training remains."""
-        return self.start * (0.1 + 0.9 * remaining)
-
-
-def save_checkpoint(folder: Path, model: PPO) -> None:
+def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
     """Write all that training goes on from: network, optimiser, worlds, random states. Atomic."""
     env = model.get_env()
     assert isinstance(env, AgentWorlds)
@@ -118,7 +56,7 @@ def save_checkpoint(folder: Path, model: PPO) -> None:
         os.replace(temporary, folder / name)
 
 
-def load_checkpoint(folder: Path, run: Run) -> PPO:
+def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
     """Return the model of a checkpoint, its worlds and random states where they were.
 
     Raises
@@ -126,12 +64,9 @@ def load_checkpoint(folder: Path, run: Run) -> PPO:
     ValueError
         The folder holds no checkpoint.
     """
-    if not (folder / "checkpoint.zip").is_file() or not (folder / "checkpoint.pkl").is_file():
-        raise ValueError(
-            f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
-        )
+    check_checkpoint(folder)
     env = make_worlds(run)
-    model: PPO = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
+    model: OnPolicyAlgorithm = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
     state = pickle.loads((folder / "checkpoint.pkl").read_bytes())
     env.restore(state["worlds"])
     model._last_obs = state["last_obs"]
@@ -141,6 +76,14 @@ def load_checkpoint(folder: Path, run: Run) -> PPO:
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     return model
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a folder without a checkpoint."""
+    if not (folder / "checkpoint.zip").is_file() or not (folder / "checkpoint.pkl").is_file():
+        raise ValueError(
+            f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
+        )
 
 
 class Checkpoint(BaseCallback):
@@ -263,7 +206,7 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def train(
-    model: PPO,
+    model: OnPolicyAlgorithm,
     run: Run,
     folder: Path,
     callbacks: list[BaseCallback] | None = None,
@@ -292,7 +235,59 @@ def train(
         save_policy(folder / "last.zip", model, run)
 
 
-def save_policy(path: Path, model: PPO, run: Run) -> None:
+def train_all(runs: Sequence[Run], folders: Sequence[Path], resume: bool, jobs: int) -> None:
+    """Train every run in its folder, `jobs` at once."""
+    if len(runs) == 1:
+        train_in(runs[0], folders[0], resume, progress_bar=True)
+        return
+    Parallel(n_jobs=jobs)(
+        delayed(train_in)(run, folder, resume, progress_bar=False)
+        for run, folder in zip(runs, folders, strict=True)
+    )
+
+
+def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
+    """Train one run in its folder, from its checkpoint or from the start."""
+    torch.set_num_threads(1)  # these networks are too small for more
+    if not resume:
+        for name in ("checkpoint.zip", "checkpoint.pkl", "model.zip", EVALUATIONS):
+            (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
+    model = load_checkpoint(folder, run) if resume else new_model(run)
+    train(model, run, folder, progress_bar=progress_bar)
+
+
+def steps_done(folder: Path) -> int:
+    """Return the steps of the checkpoint in a run folder.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no checkpoint.
+    """
+    check_checkpoint(folder)
+    with zipfile.ZipFile(folder / "checkpoint.zip") as archive:
+        return int(json.loads(archive.read("data"))["num_timesteps"])
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw J on development episodes over training steps into ``curve.png``, if anything was evaluated."""
+    if not (folder / EVALUATIONS).is_file():
+        return
+    from matplotlib.figure import Figure
+
+    rows = read_evaluations(folder / EVALUATIONS)
+    steps = [row["steps"] for row in rows]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, [row["j_s"] for row in rows], marker="o", label="agent")
+    axes.axhline(rows[0]["replan_j_s"], color="tab:red", linestyle="--", label="replan-astar")
+    axes.axhline(rows[0]["tuned_j_s"], color="tab:green", linestyle=":", label="tuned prices")
+    axes.set(xlabel="training steps", ylabel="J on development windows (s)")
+    axes.legend()
+    figure.savefig(folder / "curve.png", dpi=120)
+
+
+def save_policy(path: Path, model: OnPolicyAlgorithm, run: Run) -> None:
     """Save the policy with its card: everything another machine needs to play it."""
     temporary = path.with_name(f".{path.name}")
     model.save(temporary)
