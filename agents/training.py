@@ -118,7 +118,6 @@ class DevEvaluation(BaseCallback):
         self.folder = folder
         self.run_ = run
         self.best_s = np.inf
-        self.updates = 0
         self.last_steps = -1
         self.lines_s: dict[str, float] = {}
 
@@ -136,9 +135,9 @@ class DevEvaluation(BaseCallback):
             write_rows(self.path, rows)
 
     def _on_rollout_start(self) -> None:
-        if self.updates % self.run_.config.dev_every == 0:
+        model: Any = self.model
+        if model.num_timesteps // (model.n_steps * model.n_envs) % self.run_.config.dev_every == 0:
             self.evaluate()
-        self.updates += 1
 
     def _on_step(self) -> bool:
         return True
@@ -233,6 +232,7 @@ def train(
             save_checkpoint(folder, model)
     finally:
         save_policy(folder / "last.zip", model, run)
+        model.logger.close()
 
 
 def train_all(runs: Sequence[Run], folders: Sequence[Path], resume: bool, jobs: int) -> None:
