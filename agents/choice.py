@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.interface import Flat, Ints
+from agents.interface import Flat, Ints, OneStep
 from agents.planner import Array, BatchPlanner
 from agents.prices import FEATURES, features, shifted
 from baselines.priced import Constants
@@ -32,7 +32,7 @@ SHIFTS = {
 """Candidates: how each shifts horizon, bottleneck, downlink, energy and risk (see `agents.prices.shifted`)."""
 
 
-class LearnedChoice:
+class LearnedChoice(OneStep):
     """A choice among planners; the first is the tuned one.
 
     Parameters

@@ -38,7 +38,7 @@ class PPOConfig:
     entropy: float = 0.0
     """Weight of the entropy bonus."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers."""
+    """Widths of the hidden layers; of a transformer, the width of a token."""
     log_std_init: float = -0.7
     """Logarithm of the first standard deviation of continuous actions."""
     versus: bool = True
@@ -64,19 +64,19 @@ _SCRATCH = PPOConfig(
     steps=600_000,
     num_envs=128,
     rollout_epochs=32,
-    batch_size=1024,
     update_epochs=4,
+    gamma=0.5,
     hidden=(128, 128),
     versus=False,
 )
 DEFAULTS: dict[Algorithm, PPOConfig] = {
     "prices": PPOConfig(),
     "choice": PPOConfig(),
-    "ppo": _SCRATCH,
-    "ppo-transformer": _SCRATCH,
-    "maskable": _SCRATCH,
     "residual": PPOConfig(hidden=(128, 128)),
-    "imitation": _SCRATCH,
+    "ppo": _SCRATCH,
+    "ppo-transformer": replace(_SCRATCH, steps=200_000, hidden=(32,)),
+    "maskable": replace(_SCRATCH, gamma=0.9),  # a sub-step of six
+    "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
 
 

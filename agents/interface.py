@@ -6,6 +6,7 @@ a batch of worlds and a single decision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium
@@ -20,6 +21,10 @@ Flat = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
+Predict = Callable[[Flat, NDArray[np.bool_] | None], NDArray[Any]]
+"""A network's most likely actions: of observations (B, D), and masks where an interface has them."""
+
+
 class Interface(Protocol):
     """Observations and actions of one kind of agent in the worlds of one scenario."""
 
@@ -27,14 +32,25 @@ class Interface(Protocol):
     action_space: gymnasium.Space[Any]
     first_output: NDArray[np.float32] | None  # bias the last layer starts with; None: 0
 
+    def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
+        """Return the plans of a network, cuts and levels (B, K)."""
+
+
+class OneStep(Interface, Protocol):
+    """An interface whose agent acts once a decision."""
+
     def observe(self, problems: Problems) -> Flat:
         """Return the observations (B, D), freshly allocated."""
 
     def plans(self, problems: Problems, actions: NDArray[Any]) -> tuple[Ints, Ints]:
         """Return cuts and levels (B, K) of one action a world."""
 
+    def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
+        """Return the plans of a network, cuts and levels (B, K)."""
+        return self.plans(problems, predict(self.observe(problems), None))
 
-class Encoded:
+
+class Encoded(OneStep):
     """Plans from scratch: the environment's own observation, flat, and one of its action encodings.
 
     Parameters

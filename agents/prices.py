@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.interface import Flat, Ints
+from agents.interface import Flat, Ints, OneStep
 from agents.planner import Array, BatchPlanner
 from baselines.priced import Constants
 from sat_env.problem import Problems
@@ -103,7 +103,7 @@ def features(world: World, problems: Problems, forecast_epochs: int) -> Flat:
     return flat
 
 
-class LearnedPrices:
+class LearnedPrices(OneStep):
     """Prices as actions: five numbers in [-1, 1], each the logarithm of a factor on a tuned constant.
 
     Parameters

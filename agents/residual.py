@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.interface import Flat, Ints
+from agents.interface import Flat, Ints, OneStep
 from agents.planner import BatchPlanner
 from baselines.priced import Constants
 from sat_env import observation
@@ -22,7 +22,7 @@ from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
 
-class Residual:
+class Residual(OneStep):
     """Moves of the planner's cuts; it observes what the environment shows, and the planner's plan.
 
     Parameters

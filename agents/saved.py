@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.choice import LearnedChoice
 from agents.config import ALGORITHMS, Algorithm
-from agents.interface import Encoded, Interface
+from agents.interface import Encoded, Flat, Interface, Predict
 from agents.prices import LearnedPrices
 from agents.residual import Residual
+from agents.slotwise import Slotwise
 from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
@@ -42,6 +44,9 @@ INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "prices": LearnedPrices,
     "choice": LearnedChoice,
     "residual": Residual,
+    "maskable": Slotwise,
+    "ppo-transformer": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+    "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
 
@@ -55,9 +60,20 @@ def make_interface(
 
 def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
     """Load the stable-baselines3 model of a policy file."""
+    from sb3_contrib import MaskablePPO
     from stable_baselines3 import PPO
 
-    return PPO.load(path, device="cpu", **options)
+    return (MaskablePPO if algorithm == "maskable" else PPO).load(path, device="cpu", **options)
+
+
+def predictor(model: Any) -> Predict:
+    """Return the most likely actions of a model as a function."""
+
+    def predict(flat: Flat, masks: NDArray[np.bool_] | None) -> NDArray[Any]:
+        options = {} if masks is None else {"action_masks": masks}
+        return np.asarray(model.predict(flat, deterministic=True, **options)[0])
+
+    return predict
 
 
 def write_card(path: Path, card: Card) -> None:
@@ -85,6 +101,20 @@ def read_card(path: Path) -> Card:
     if card.algorithm not in ALGORITHMS:
         raise ValueError(f"agent = {str(path)!r}: algorithm {card.algorithm!r} must be one of {ALGORITHMS}")
     return card
+
+
+def resized(policy: Any, interface: Interface) -> Any:
+    """Return a slot transformer with the same weights for the chain of `interface`."""
+    if policy.observation_space == interface.observation_space:
+        return policy
+    from agents.networks import SlotTransformerPolicy
+
+    size: Any = interface.observation_space
+    action: Any = interface.action_space
+    other = SlotTransformerPolicy(size, action, lambda _: 0.0, width=policy.width)
+    other.load_state_dict(policy.state_dict())
+    other.set_training_mode(False)
+    return other
 
 
 class SavedPolicy:
@@ -123,6 +153,9 @@ class SavedPolicy:
             constants = Constants(**self.card.constants)
             made = make_interface(self.card.algorithm, world, forecast_epochs, constants)
             trained = self.model
+            if self.card.algorithm == "ppo-transformer":
+                trained.policy = resized(trained.policy, made)
+                trained.observation_space, trained.action_space = made.observation_space, made.action_space
             if (
                 made.observation_space != trained.observation_space
                 or made.action_space != trained.action_space
@@ -142,8 +175,7 @@ class SavedPolicy:
                 "act: a learned agent needs a problem of an environment, not one built from arrays"
             )
         interface = self.interface(problem.world, problem.forecast_epochs)
-        action, _ = self.model.predict(interface.observe(problem.problems), deterministic=True)
-        cuts, levels = interface.plans(problem.problems, np.asarray(action))
+        cuts, levels = interface.decide(problem.problems, predictor(self.model))
         if cuts[0, 0] == NO_PLAN:
             return None
         return Plan(tuple(cuts[0].tolist()), tuple(levels[0].tolist()))

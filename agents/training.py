@@ -16,19 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.models import Run, make_worlds, new_model
-from agents.saved import Card, load_model, make_interface, write_card
+from agents.saved import Card, load_model, make_interface, predictor, write_card
 from agents.worlds import AgentWorlds
-from baselines.batch import Decider, Plans, play, priced_plans
+from baselines.batch import Decider, play, priced_plans
 from baselines.priced import load_constants
 from sat_env.evaluation.runner import episodes
-from sat_env.problem import Problems
-from sat_env.world import World, prepare
+from sat_env.world import prepare
 
 EVALUATIONS = "evaluations.csv"
 DEV_SEED = 1
@@ -177,12 +176,8 @@ def decider(run: Run, model: Any) -> Decider:
     interface = make_interface(
         run.algorithm, prepare(run.scenario).world, run.scenario.forecast_epochs, run.constants
     )
-
-    def decide(world: World, problems: Problems) -> Plans:
-        actions, _ = model.predict(interface.observe(problems), deterministic=True)
-        return interface.plans(problems, actions)
-
-    return decide
+    predict = predictor(model)
+    return lambda world, problems: interface.decide(problems, predict)
 
 
 def read_evaluations(path: Path) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from agents.interface import Flat, Interface, Ints
+from agents.interface import Flat, Ints
 from agents.planner import BatchPlanner
 from sat_env.env import INFO_FIELDS
 from sat_env.sb3 import SatVecEnv
@@ -24,6 +24,7 @@ class WorldsSnapshot(NamedTuple):
     twin: Snapshot | None
     returns: NDArray[np.float64]
     lengths: Ints
+    extra: Any  # of worlds of another kind
 
 
 class AgentWorlds(SatVecEnv):
@@ -38,6 +39,7 @@ class AgentWorlds(SatVecEnv):
     ----------
     prepared : Prepared
     interface : Interface
+        `OneStep`; `agents.slotwise` has worlds for the other kind.
     num_envs : int
     opponent : BatchPlanner, optional
     split : {"train", "dev", "test"}
@@ -48,7 +50,7 @@ class AgentWorlds(SatVecEnv):
     def __init__(
         self,
         prepared: Prepared,
-        interface: Interface,
+        interface: Any,
         num_envs: int,
         opponent: BatchPlanner | None = None,
         split: Split = "train",
@@ -56,7 +58,7 @@ class AgentWorlds(SatVecEnv):
     ) -> None:
         self.render_mode = None  # VecEnv asks for it
         VecEnv.__init__(self, num_envs, interface.observation_space, interface.action_space)
-        self.interface = interface
+        self.interface: Any = interface
         self.opponent = opponent
         self.simulator = Simulator(prepared, num_envs, split)
         self.twin = None if opponent is None else Simulator(prepared, num_envs, split)
@@ -73,12 +75,21 @@ class AgentWorlds(SatVecEnv):
         self._new_seeds = None
         self._returns[:] = 0.0
         self._lengths[:] = 0
-        return self.interface.observe(self.simulator.problems)
+        return self.observe()
+
+    def observe(self) -> Flat:
+        """Return what the agent sees of every world."""
+        flat: Flat = self.interface.observe(self.simulator.problems)
+        return flat
 
     def step_wait(self) -> Any:
         """Run one job in every world, and the opponent's in every twin."""
+        return self.run_jobs(*self.interface.plans(self.simulator.problems, self._actions))
+
+    def run_jobs(self, cuts: Ints, levels: Ints) -> Any:
+        """Run a job in every world under the agent's plans (n, K), and the opponent's in every twin."""
         simulator = self.simulator
-        simulator.step(*self.interface.plans(simulator.problems, self._actions))
+        simulator.step(cuts, levels)
         theirs: NDArray[np.float64] | float = self._reference_s
         if self.twin is not None and self.opponent is not None:
             self.twin.step(*self.opponent.plans(self.twin.problems))
@@ -89,7 +100,7 @@ class AgentWorlds(SatVecEnv):
         dones = simulator.over.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
-            final = self.interface.observe(simulator.problems)
+            final = self.observe()
             elapsed_s = round(time.monotonic() - self._started_s, 6)
             for i in np.flatnonzero(dones):
                 infos[i] = {
@@ -102,12 +113,14 @@ class AgentWorlds(SatVecEnv):
             self._lengths[dones] = 0
             for each in self._simulators():
                 each.begin(np.flatnonzero(dones))
-        return self.interface.observe(simulator.problems), rewards, dones, infos
+        return self.observe(), rewards, dones, infos
 
     def snapshot(self) -> WorldsSnapshot:
         """Return a copy of everything training goes on from."""
         twin = None if self.twin is None else self.twin.snapshot()
-        return WorldsSnapshot(self.simulator.snapshot(), twin, self._returns.copy(), self._lengths.copy())
+        return WorldsSnapshot(
+            self.simulator.snapshot(), twin, self._returns.copy(), self._lengths.copy(), self.extra_state()
+        )
 
     def restore(self, snapshot: WorldsSnapshot) -> None:
         """Put the worlds back where `snapshot` was taken."""
@@ -116,6 +129,14 @@ class AgentWorlds(SatVecEnv):
             self.twin.restore(snapshot.twin)
         self._returns[:], self._lengths[:] = snapshot.returns, snapshot.lengths
         self._new_seeds = None
+        self.set_extra_state(snapshot.extra)
+
+    def extra_state(self) -> Any:
+        """Return what worlds of another kind remember on top; nothing here."""
+        return None
+
+    def set_extra_state(self, state: Any) -> None:
+        """Go on from what `extra_state` returned."""
 
     def _simulators(self) -> list[Simulator]:
         return [self.simulator] if self.twin is None else [self.simulator, self.twin]

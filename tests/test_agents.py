@@ -13,20 +13,26 @@ pytest.importorskip("stable_baselines3")
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.choice import KEEP, SHIFTS, LearnedChoice
-from agents.config import default_config
+from agents.config import ALGORITHMS, default_config
+from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
 from agents.planner import BatchPlanner
 from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
 from agents.saved import SavedPolicy
+from agents.slotwise import Slotwise
 from agents.training import decider, load_checkpoint, read_evaluations, save_policy, train
 from baselines.batch import play, priced_plans
 from baselines.priced import Constants
 from sat_env.evaluation.runner import episodes, run_episode
+from sat_env.plan import repair
+from sat_env.planning.costs import Costs
+from sat_env.planning.predict import plan_error
+from sat_env.problem import tabulate
 from sat_env.world import prepare
 
 CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, backlog=0.5)
-TRAINED = ("prices", "choice", "residual", "ppo")
+TRAINED = ALGORITHMS
 
 
 def tiny(outage, algorithm="prices", seed=0, **changes) -> Run:
@@ -192,3 +198,55 @@ def test_unknown_hyper_parameters_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("agents.config.CONFIGS_DIR", tmp_path)
     with pytest.raises(ValueError, match="gama"):
         default_config("prices", "Mine")
+
+
+def test_a_transformer_plays_another_chain_and_model(outage, tmp_path):
+    run = tiny(outage, "ppo-transformer")
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    policy = SavedPolicy(tmp_path / "model.zip")
+    other = run.scenario.replace(**{"chain.slots": 5, "model.units": 10})
+    for scenario in (run.scenario, other, run.scenario):
+        (episode,) = episodes(scenario, "test", 1, 0)
+        assert run_episode(policy, prepare(scenario), episode, "test").n_jobs == 20
+
+
+def test_masks_allow_exactly_what_keeps_a_plan_possible(outage, met):
+    slotwise = Slotwise(outage.world, 8, CONSTANTS)
+    rng = np.random.default_rng(0)
+    costs = tabulate(outage.world, met.problems)
+    for _ in range(20):
+
+        def draw(flat, masks):
+            assert masks.any(axis=1).all() and slotwise.observation_space.contains(flat[0])
+            return np.array([rng.choice(np.flatnonzero(row)) for row in masks])
+
+        cuts, levels = slotwise.decide(met.problems, draw)
+        for b in range(4):
+            one = Costs(*(field[b] for field in costs))
+            assert (np.diff(cuts[b]) >= 0).all() and cuts[b, -1] == slotwise.blocks
+            assert plan_error(one, cuts[b], levels[b]) <= one.error_budget * (1 + 1e-9)
+            fitted = cuts[b].copy()
+            assert repair(fitted, one.memory_bytes, one.memory_free_bytes, one.ground_hosts) == (True, False)
+
+
+def test_masks_allow_every_plan_that_fits(outage, met):
+    slotwise = Slotwise(outage.world, 8, CONSTANTS)
+    cuts, levels = priced_plans(CONSTANTS, outage)(outage.world, met.problems)
+
+    def follow(flat, masks):
+        slot = int(np.argmax(flat[0, -8:-2]))
+        actions = cuts[:, slot] * slotwise.levels + levels[:, slot]
+        assert masks[np.arange(4), actions].all()
+        return actions
+
+    np.testing.assert_array_equal(slotwise.decide(met.problems, follow)[0], cuts)
+
+
+def test_cloning_learns_the_planner(outage):
+    run = tiny(outage, "imitation")
+    run = run._replace(scenario=run.scenario.replace(**{"episode_epochs": 40}))
+    model = new_model(run)
+    env = model.get_env()
+    prepared = prepare(run.scenario)
+    share = clone_planner(model, prepared, env.interface, BatchPlanner(prepared.world, CONSTANTS), 0)
+    assert share > 0.7
