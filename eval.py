@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from baselines import NAMES, describe, make
-from sat_env.commands import fail_cleanly, resolve, show_and_write
+from sat_env.commands import fail_cleanly, new_console, resolve, show_and_write
 from sat_env.policy import Policy
 from sat_env.scenario import scenario_names
 
@@ -42,7 +41,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate and print."""
-    console = Console()
+    console = new_console()
     if args.list:
         for name in NAMES:
             console.print(f"[bold]{name}[/bold]  {describe(name)}", highlight=False)

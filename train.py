@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
 from agents.config import ALGORITHMS, Algorithm, PPOConfig, checked, default_config
 from agents.planner import tuned_constants
 from baselines import make
 from baselines.priced import Constants
-from sat_env.commands import describe_input, fail_cleanly, resolve, show_and_write
+from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import world_of
 from sat_env.scenario import Scenario, scenario_from_dict
 
@@ -94,7 +93,7 @@ def main(args: Args) -> None:
         algo, config, seed = args.algo, args.config, args.seed
         constants = tuned_constants(scenario.name)
         folders = [run_folder(args, scenario.name, seed + i) for i in range(args.seeds)]
-    console = Console()
+    console = new_console()
     for line in describe_input(scenario):
         console.print(line)
     world = world_of(scenario)

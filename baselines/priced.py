@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sat_env.plan import Plan
 from sat_env.planning.costs import Prices
 from sat_env.problem import Problems
 from sat_env.world import World
@@ -59,6 +60,23 @@ def load_constants(scenario: str, variant: str) -> Constants:
         return Constants()
     found = json.loads(path.read_text(encoding="utf-8"))
     return Constants(**found[variant]["constants"]) if variant in found else Constants()
+
+
+def load_static(scenario: str) -> Plan:
+    """Return the best static plan tuned for a scenario.
+
+    Raises
+    ------
+    ValueError
+        Nothing was tuned for it.
+    """
+    path = CONSTANTS_DIR / f"{scenario}.json"
+    if not path.is_file():
+        raise ValueError(
+            f"best-static: nothing tuned for scenario {scenario!r}; run python -m baselines.tune --scenario {scenario}"
+        )
+    found = json.loads(path.read_text(encoding="utf-8"))["static"]
+    return Plan(tuple(found["cuts"]), tuple(found["levels"]))
 
 
 def prices(constants: Constants, world: World, problems: Problems) -> Prices:

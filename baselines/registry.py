@@ -6,8 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 from baselines import edgeshard, greedy, ground_only, paper_astar, proportional, single_satellite, uniform
-from baselines.priced import load_constants, prices
+from baselines.clairvoyant import Clairvoyant
+from baselines.lookahead import LookAhead
+from baselines.priced import Constants, load_constants, load_static, prices
+from baselines.risk import risk_prices
 from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
+from sat_env.evaluation.runner import Reference
 from sat_env.plan import Plan
 from sat_env.planning.costs import I64, Costs, Prices
 from sat_env.planning.exact import solve
@@ -58,7 +62,46 @@ def _every_epoch(plan: Callable[[Costs], tuple[I64, I64] | None], name: str, sce
     return EveryEpoch(name, on_costs(plan))
 
 
-ENTRIES: dict[str, tuple[str, Callable[..., Policy]]] = {
+def best_static(name: str, scenario: str) -> Policy:
+    """Return the schedule that keeps the plan tuned on training windows."""
+    plan = load_static(scenario)
+    return Static(name, lambda problem: plan)
+
+
+def risk_aware(name: str, scenario: str) -> Policy:
+    """Return exact A* that charges the outages still to come, under the prices tuned for a scenario."""
+    constants = load_constants(scenario, "priced")
+    return EveryEpoch(name, exact_planner(lambda problem: risk_prices(constants, problem)))
+
+
+def tuned(scenario: str) -> tuple[Constants, ...]:
+    """Return the constants tuned for a scenario, the priced planner's first."""
+    return tuple(load_constants(scenario, variant) for variant in ("priced", "backlog", "replan"))
+
+
+def lookahead(name: str, scenario: str) -> Policy:
+    """Return look-ahead over the forecast; the best static plan is among its candidates."""
+    return LookAhead(name, tuned(scenario), (load_static(scenario),))
+
+
+COMPETITORS = (
+    "best-static",
+    "static-astar",
+    "event-astar",
+    "replan-astar",
+    "priced",
+    "priced-backlog",
+    "lookahead",
+)
+
+
+def clairvoyant(name: str, scenario: str, epochs: int) -> Reference:
+    """Return the clairvoyant over the plans of all `COMPETITORS`."""
+    competitors = [make_policy(competitor, scenario) for competitor in COMPETITORS]
+    return Clairvoyant(name, tuned(scenario), competitors, epochs)
+
+
+ENTRIES: dict[str, tuple[str, Callable[[str, str], Policy | Reference]]] = {
     "random": ("random cuts and levels: the floor", lambda name, scenario: Random()),
     **{
         name: (text, partial(_every_epoch, plan))
@@ -100,11 +143,39 @@ ENTRIES: dict[str, tuple[str, Callable[..., Policy]]] = {
         "as priced, the bottleneck's price following the backlog",
         lambda name, scenario: EveryEpoch(name, astar(scenario, "backlog")),
     ),
+    "best-static": (
+        "one plan for every slot index, the best found by realised J on training windows",
+        best_static,
+    ),
+    "risk-aware": (
+        "as priced, and the expected delay by outages still to come in the objective",
+        risk_aware,
+    ),
+    "lookahead": (
+        "candidate plans simulated over the next 8 epochs on the forecast, without faults to come",
+        lookahead,
+    ),
+    "clairvoyant": (
+        "reference: candidate plans, every competitor's among them, simulated over 8 epochs on the true trace",
+        lambda name, scenario: clairvoyant(name, scenario, 8),
+    ),
+    "clairvoyant-one-job": (
+        "reference: as clairvoyant, but it knows the fate of the current job only",
+        lambda name, scenario: clairvoyant(name, scenario, 1),
+    ),
 }
 NAMES = tuple(ENTRIES)
 
 
-def make(name: str, scenario: str) -> Policy:
+def make_policy(name: str, scenario: str) -> Policy:
+    """Build a competitor: as `make`, but references are refused."""
+    policy = make(name, scenario)
+    if isinstance(policy, Reference):
+        raise ValueError(f"agent = {name!r}: a reference, which sees the future; must be a competitor")
+    return policy
+
+
+def make(name: str, scenario: str) -> Policy | Reference:
     """Build a planner or schedule by name, with the constants tuned for a scenario.
 
     Raises

@@ -38,6 +38,11 @@ def fail_cleanly(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def new_console() -> Console:
+    """Return a console as wide as the terminal; in a pipe or file, wide enough for the table."""
+    return Console(width=None if sys.stdout.isatty() else 180)
+
+
 def resolve(scenario: str, elements: str | None = None, model: str | None = None) -> Scenario:
     """Return a scenario by name or file, on real satellites and with another model where asked.
 

@@ -14,7 +14,7 @@ from sat_env import encodings, observation
 from sat_env.pipeline import COMPUTE_END, COMPUTE_START, SEND_END, SEND_START
 from sat_env.plan import Plan
 from sat_env.problem import PlanningProblem
-from sat_env.render import describe
+from sat_env.render import describe, draw_world
 from sat_env.reward import TERMS, rewards
 from sat_env.scenario import Scenario, load_scenario, scenario_from_dict
 from sat_env.simulator import Simulator, Split
@@ -136,7 +136,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     * v0: initial version
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
 
     def __init__(
         self,
@@ -196,6 +196,15 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         plan.check(simulator.slots, simulator.blocks, simulator.levels)
         return np.array([*plan.cuts, *plan.levels], np.int64)
 
+    def simulate(self, plan: Plan, seed: int) -> dict[str, float]:
+        """Return the info of one job under `plan` in an imagined future (see `Simulator.imagine`)."""
+        simulator = self.worlds.simulator
+        plan.check(simulator.slots, simulator.blocks, simulator.levels)
+        imagined = simulator.imagine(seed)
+        cuts, levels = plan.arrays()
+        imagined.step(cuts[None], levels[None])
+        return {name: float(getattr(imagined.outcome, name)[0]) for name in INFO_FIELDS}
+
     def timeline(self) -> dict[str, NDArray[np.float64]]:
         """Return when each stage of the last job computed and sent each micro-batch, in seconds of the episode.
 
@@ -209,9 +218,13 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
             "send_end_s": times[:, :, SEND_END].copy(),
         }
 
-    def render(self) -> str | None:
-        """Return the current decision as text (``render_mode="ansi"``)."""
-        return describe(self.problem(), self.prepared) if self.render_mode == "ansi" else None
+    def render(self) -> str | NDArray[np.uint8] | None:
+        """Return the current epoch as text (``"ansi"``) or as a map (H, W, 3) uint8 (``"rgb_array"``)."""
+        if self.render_mode == "ansi":
+            return describe(self.problem(), self.prepared)
+        if self.render_mode == "rgb_array":
+            return draw_world(self.worlds.simulator)
+        return None
 
     def reward_terms(self) -> dict[str, float]:
         """Return the named terms of the last reward."""

@@ -168,7 +168,7 @@ def planning_problem(world: World, problems: Problems, b: int, forecast_epochs: 
     """Return the PlanningProblem of world `b`."""
     single = row(problems, b)
     batch = tabulate(world, single)
-    costs = Costs._make(field[0] for field in batch)
+    costs = Costs._make(field[0] for field in batch)  # type: ignore[index]
     return PlanningProblem(costs, single, world, forecast_epochs)
 
 

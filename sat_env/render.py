@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sat_env.network.render import draw
 from sat_env.problem import PlanningProblem
+from sat_env.simulator import Simulator
 from sat_env.world import Prepared
 
 
@@ -41,3 +44,19 @@ def describe(problem: PlanningProblem, prepared: Prepared) -> str:
         lines.append(f"   | {rate} Mbit/s, {now.latency_s[hop] * 1e3:.1f} ms, {link}")
     lines.append(f"ground  busy {now.busy_s[0, -1]:.1f} s")
     return "\n".join(lines)
+
+
+def draw_world(simulator: Simulator, b: int = 0) -> NDArray[np.uint8]:
+    """Draw the network, the chain, eclipse, batteries and the links that are down now in world `b`."""
+    world, state = simulator.world, simulator.state
+    window = int(simulator.trace.window[b])
+    last = int(state.start[b]) + world.episode_epochs - 1
+    epoch = min(int(state.epoch[b]), last)
+    now_s = (epoch - int(state.start[b])) * world.epoch_s
+    nodes = world.window_nodes[window]
+    charge = np.ones(simulator.prepared.contacts.n_nodes)
+    charge[nodes[nodes >= 0]] = state.battery_j[b, nodes >= 0] / world.power.capacity_j
+    down = simulator.trace.link_down_s[b]
+    failed = ((down[:, :, 0] <= now_s) & (now_s < down[:, :, 1])).any(axis=1)
+    links = world.window_links[window]
+    return draw(simulator.prepared.contacts, epoch, charge, links[failed & (links >= 0)].tolist())

@@ -452,6 +452,12 @@ class Scenario:
     def __post_init__(self) -> None:
         _positive(self, "scenario", "epoch_s", "episode_epochs", "reference_latency_s", "forecast_epochs")
         require(self.windows >= 5, "scenario.windows", self.windows, "at least 5 (train, dev and test)")
+        require(
+            not self.faults.rain or self.ground.downlink == "ka",
+            "faults.rain",
+            self.faults.rain,
+            'false, or ground.downlink = "ka" (rain acts on the link budget)',
+        )
         if isinstance(self.motion, Walker):
             total = self.motion.planes * self.motion.per_plane
             require(

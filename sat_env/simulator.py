@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sat_env.energy import allowed_mode, battery_step
 from sat_env.handles import handle_maker
+from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
 from sat_env.pipeline import COMPUTE_END, job_run, job_run_handle, run
 from sat_env.plan import repair
 from sat_env.planning.predict import serve
@@ -29,9 +30,12 @@ from sat_env.problem import (
 )
 from sat_env.trace import (
     INITIAL_INTERVALS,
+    STREAM_LINKS,
     STREAM_WINDOW,
     Trace,
     draw_world,
+    redraw_links,
+    redraw_rest,
     stream_key,
     trace_handle,
     uniform,
@@ -148,23 +152,20 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
-    """Bring the battery of satellite `v` up to the start of `epoch`."""
-    power = world.power
-    span = state.draw_j.shape[2]
-    for e in range(state.battery_epoch[b, v], epoch):
-        job_j = state.draw_j[b, v, e % span]
-        state.draw_j[b, v, e % span] = 0.0
+def advance_battery(battery_j, battery_epoch, draw_j, ledger_j, light, power, epoch_s, v, node, epoch):  # type: ignore[no-untyped-def]
+    """Bring the battery of satellite `v` up to the start of `epoch`; arrays are those of one world."""
+    span = draw_j.shape[1]
+    for e in range(battery_epoch[v], epoch):
+        job_j = draw_j[v, e % span]
+        draw_j[v, e % span] = 0.0
         if power.enabled:
-            in_j = world.light[e, node] * power.panel_w * world.epoch_s
-            load_j = power.base_w * world.epoch_s + job_j
-            state.battery_j[b, v], stored, spilled, unserved = battery_step(
-                state.battery_j[b, v], in_j, load_j, power
-            )
-            state.energy_j[b, 0] += stored
-            state.energy_j[b, 1] += spilled
-            state.energy_j[b, 2] += unserved
-    state.battery_epoch[b, v] = max(state.battery_epoch[b, v], epoch)
+            in_j = light[e, node] * power.panel_w * epoch_s
+            load_j = power.base_w * epoch_s + job_j
+            battery_j[v], stored, spilled, unserved = battery_step(battery_j[v], in_j, load_j, power)
+            ledger_j[0] += stored
+            ledger_j[1] += spilled
+            ledger_j[2] += unserved
+    battery_epoch[v] = max(battery_epoch[v], epoch)
 
 
 @njit(cache=True, inline="always")
@@ -206,47 +207,59 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
 
 
 @njit(cache=True, inline="always")
-def route_now(  # type: ignore[no-untyped-def]
-    links, q, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-):
+def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen):  # type: ignore[no-untyped-def]
+    """Write what an observer sees of a link into ``seen[link]``.
+
+    ``seen`` (W, 2): the time it has been up (below 0: down for that long), and the expected time until it
+    is up and free.
+    """
+    since_s = now
+    wait_s = 0.0
+    for n in range(link_down_s.shape[1]):
+        start = link_down_s[link, n, 0]
+        if start > now:
+            break
+        end = link_down_s[link, n, 1]
+        if now < end:
+            since_s = max(start, 0.0) - now
+            wait_s = residual_outage_s(residual_s, step_s, -since_s)
+            since_s = since_s if since_s < 0.0 else -1e-12
+        else:
+            since_s = now - end
+    busy_s = expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link])
+    seen[link, 0] = since_s
+    seen[link, 1] = max(wait_s, busy_s)
+
+
+@njit(cache=True, inline="always")
+def route_now(links, q, i, j, seen):  # type: ignore[no-untyped-def]
     """Tell what an observer sees of route `q` from slot i to slot j; ``links`` (2, K, K+1, X) of the epoch.
 
     Returns
     -------
     up : bool
     age_s : float
-        Time in that state.
+        Time in that state: of the link last come up, or of the outage that is oldest.
     wait_s : float
         Expected time until the route is up and free.
     count : int
         Links of the route.
     """
-    up = True
-    age_up = math.inf
-    age_down = 0.0
-    wait = 0.0
+    up_s = math.inf
+    down_s = 0.0
+    wait_s = 0.0
     count = 0
     for x in range(links.shape[3]):
         link = links[q, i, j, x]
         if link < 0:
             break
         count += 1
-        wait = max(wait, expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link]))
-        last_up = 0.0
-        for n in range(link_down_s.shape[1]):
-            start = link_down_s[link, n, 0]
-            if start > now:
-                break
-            end = link_down_s[link, n, 1]
-            if now < end:
-                up = False
-                seen = now - max(start, 0.0)
-                age_down = max(age_down, seen)
-                wait = max(wait, residual_outage_s(residual_s, step_s, seen))
-            else:
-                last_up = end
-        age_up = min(age_up, now - last_up)
-    return up, (age_up if up else age_down), wait, count
+        since_s = seen[link, 0]
+        if since_s < 0.0:
+            down_s = max(down_s, -since_s)
+        up_s = min(up_s, since_s)
+        wait_s = max(wait_s, seen[link, 1])
+    return up_s >= 0.0, (up_s if up_s >= 0.0 else down_s), wait_s, count
 
 
 @njit(cache=True)
@@ -283,7 +296,7 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     light, light_ahead, slot_mode = world.light, world.light_ahead, world.slot_mode
     reset_s, lost_s = trace.reset_s[b], trace.lost_s[b]
     battery_j, resident = state.battery_j[b], state.resident[b]
-    battery_epoch = state.battery_epoch[b]
+    battery_epoch, draw_j, ledger_j = state.battery_epoch[b], state.draw_j[b], state.energy_j[b]
     busy_s, expected_busy_s, known_s = state.busy_s[b], state.expected_busy_s[b], state.resets_known_s[b]
     flops_per_s, bandwidth = problems.flops_per_s[b], problems.bandwidth_bytes_per_s[b]
     power_w, memory_free = problems.power_w[b], problems.memory_free_bytes[b]
@@ -294,7 +307,9 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
         v = chain[epoch, k]
         node = nodes[v]
         if battery_epoch[v] < epoch:
-            advance_battery(world, state, b, v, node, epoch)
+            advance_battery(
+                battery_j, battery_epoch, draw_j, ledger_j, light, power, world.epoch_s, v, node, epoch
+            )
         reboot_s = meet_resets(reset_s, world.reboot_s, resident, busy_s, expected_busy_s, known_s, v, now)
         mode = slot_mode[k]
         if mode < 0:
@@ -324,6 +339,16 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     load_bytes_per_s[slots] = math.inf
 
 
+@njit(cache=True, inline="always")
+def downlink_share(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-untyped-def]
+    """Return the share of the clear-sky rate a downlink gives: the fade of its slice, and rain on its way."""
+    if rain_db <= 0.0:
+        return factor
+    attenuation_db = rain_at_elevation_db(rain_db, elevation_deg)
+    clear_bps = ka_rate_bps(elevation_deg, range_km, 0.0)
+    return factor * ka_rate_bps(elevation_deg, range_km, attenuation_db) / clear_bps
+
+
 @njit(cache=True)
 def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
@@ -332,29 +357,48 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
     residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     route_bps, latency_s = world.route_rate_bps[epoch, 0], world.route_latency_s[epoch]
     links, station = world.route_links[epoch], world.route_station[epoch]
-    link_down_s, factor = trace.link_down_s[b], trace.downlink_factor[b, t]
+    link_down_s, factor, rain_db = trace.link_down_s[b], trace.downlink_factor[b, t], trace.rain_db[b, t]
+    elevation, range_km = world.route_elevation_deg[epoch], world.route_range_km[epoch]
     link_busy_s, expected_busy_s = state.link_busy_s[b], state.expected_link_busy_s[b]
     rate_bps, seen_latency_s = problems.rate_bps[b], problems.latency_s[b]
     release_s, primary_up = problems.release_s[b], problems.primary_up[b]
     state_age_s, seen_backup_bps = problems.state_age_s[b], problems.backup_bps[b]
     route_hops = problems.route_hops[b]
     slots = links.shape[1]
+    # Routes share links: each is looked at once.
+    seen = np.empty((link_busy_s.shape[0], 2))
+    is_seen = np.zeros(link_busy_s.shape[0], np.bool_)
+    for q in range(2):
+        for i in range(slots):
+            for j in range(i + 1, slots + 1):
+                for x in range(links.shape[3]):
+                    link = links[q, i, j, x]
+                    if link < 0:
+                        break
+                    if not is_seen[link]:
+                        is_seen[link] = True
+                        link_now(
+                            link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen
+                        )
     for i in range(slots):
         for j in range(i + 1, slots + 1):
             primary_bps = route_bps[0, i, j]
             if station[0, i, j] >= 0:
-                primary_bps *= factor[station[0, i, j]]
-            up, age, wait, count = route_now(
-                links, 0, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-            )
+                primary_bps *= downlink_share(
+                    factor[station[0, i, j]], rain_db[station[0, i, j]], elevation[0, i, j], range_km[0, i, j]
+                )
+            up, age, wait, count = route_now(links, 0, i, j, seen)
             backup_bps = route_bps[1, i, j]
             backup_wait = 0.0
             if backup_bps > 0.0:
                 if station[1, i, j] >= 0:
-                    backup_bps *= factor[station[1, i, j]]
-                backup_up, _, backup_wait, _ = route_now(
-                    links, 1, i, j, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now
-                )
+                    backup_bps *= downlink_share(
+                        factor[station[1, i, j]],
+                        rain_db[station[1, i, j]],
+                        elevation[1, i, j],
+                        range_km[1, i, j],
+                    )
+                backup_up, _, backup_wait, _ = route_now(links, 1, i, j, seen)
                 if not backup_up:
                     backup_bps = 0.0
             takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
@@ -473,59 +517,84 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
 
 
 @njit(cache=True)
-def route_hops_of(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
-    """Give every hop of a job its two routes and the time from which it is free.
+def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
+    """Give every hop of a job the primary route as it is now.
 
     Returns
     -------
-    calm : bool
-        No hop or stage meets a fault or a change of rate within this epoch.
+    until_s : float
+        Until then no hop or stage of the job meets a fault or a change of rate; `now` if one is down.
     """
     epoch = state.epoch[b]
     t = epoch - state.start[b]
     now = t * world.epoch_s
-    calm_until = now + world.epoch_s
-    station, links = world.route_station[epoch], world.route_links[epoch]
-    route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
-    factor, link_down_s = trace.downlink_factor[b], trace.link_down_s[b]
+    until = now + world.epoch_s
+    station, links = world.route_station[epoch, 0], world.route_links[epoch, 0]
+    route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
+    factor, rain_db, link_down_s = trace.downlink_factor[b, t], trace.rain_db[b, t], trace.link_down_s[b]
+    elevation, range_km = world.route_elevation_deg[epoch, 0], world.route_range_km[epoch, 0]
     link_busy_s = state.link_busy_s[b]
-    job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
+    job_rate_bps, job_latency_s = job.route_rate_bps, job.route_latency_s
     hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
-    calm = True
     for s in range(stages - 1):
         i = stage_slot[s]
         j = stage_slot[s + 1]
+        rate = route_bps[i, j]
+        if station[i, j] >= 0:
+            rate *= downlink_share(
+                factor[station[i, j]], rain_db[station[i, j]], elevation[i, j], range_km[i, j]
+            )
+        if rate <= 0.0:
+            until = now
+        job_rate_bps[s, 0, 0] = rate
+        job_latency_s[s, 0] = latency_s[i, j]
         release = now
-        for q in range(2):
-            if q == 1 and links[1, i, j, 0] < 0:
-                job_links[s, 1, 0] = -1
-                for h in range(job_rate_bps.shape[2]):
-                    job_rate_bps[s, 1, h] = 0.0
+        for x in range(links.shape[2]):
+            link = links[i, j, x]
+            if link < 0:
                 break
+            release = max(release, link_busy_s[link])
+            for n in range(link_down_s.shape[1]):
+                if link_down_s[link, n, 1] > now:
+                    until = min(until, max(now, link_down_s[link, n, 0]))
+                    break
+        hop_release_s[s] = release
+    for s in range(stages):
+        until = min(until, job_lost_s[s])
+        for i in range(job_reset_s.shape[1]):
+            if job_reset_s[s, i] > now:
+                until = min(until, job_reset_s[s, i])
+                break
+    return until
+
+
+@njit(cache=True)
+def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
+    """Give every hop of a job its two routes, over all the epochs it may span."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    station, links = world.route_station[epoch], world.route_links[epoch]
+    route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
+    factor, rain_db = trace.downlink_factor[b], trace.rain_db[b]
+    elevation, range_km = world.route_elevation_deg[epoch], world.route_range_km[epoch]
+    job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
+    for s in range(stages - 1):
+        i = stage_slot[s]
+        j = stage_slot[s + 1]
+        for q in range(2):
             for h in range(job_rate_bps.shape[2]):
                 rate = route_bps[h, q, i, j]
                 if station[q, i, j] >= 0:
-                    rate *= factor[t + h, station[q, i, j]]
+                    rate *= downlink_share(
+                        factor[t + h, station[q, i, j]],
+                        rain_db[t + h, station[q, i, j]],
+                        elevation[q, i, j],
+                        range_km[q, i, j],
+                    )
                 job_rate_bps[s, q, h] = rate
             job_latency_s[s, q] = latency_s[q, i, j]
             for x in range(job_links.shape[2]):
-                link = links[q, i, j, x]
-                job_links[s, q, x] = link
-                if link < 0:
-                    break
-                if q == 0:
-                    release = max(release, link_busy_s[link])
-                    for n in range(link_down_s.shape[1]):
-                        if link_down_s[link, n, 0] >= calm_until:
-                            break
-                        calm = calm and link_down_s[link, n, 1] <= now
-        calm = calm and job_rate_bps[s, 0, 0] > 0.0
-        hop_release_s[s] = release
-    for s in range(stages):
-        calm = calm and job_lost_s[s] >= calm_until
-        for i in range(job_reset_s.shape[1]):
-            calm = calm and not now < job_reset_s[s, i] < calm_until
-    return calm
+                job_links[s, q, x] = links[q, i, j, x]
 
 
 @njit(cache=True)
@@ -742,12 +811,12 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
             world, trace, state, problems, job, b, cuts[b], levels[b], stage_slot, stage_end
         )
         outcome.accuracy_drop[b] = accuracy_drop(world.drop_knots, error)
-        calm = route_hops_of(world, trace, state, job, b, stages, stage_slot)
-        until = now + min(world.epoch_s, world.deadline_s)
+        calm_until_s = calm_hops(world, trace, state, job, b, stages, stage_slot)
         end_s = math.inf
-        if calm and world.tokens <= 0.0:
-            end_s = run_calm(job, stages, now, until, world.micro_batches)
+        if calm_until_s > now and world.tokens <= 0.0:
+            end_s = run_calm(job, stages, now, min(calm_until_s, now + world.deadline_s), world.micro_batches)
         if end_s == math.inf:
+            give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
             expect(world, state, problems, job, b, stages, stage_slot, stage_end)
             end_s = run(
@@ -783,7 +852,18 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
         for v in range(state.battery_j.shape[1]):
             node = world.window_nodes[trace.window[b], v]
             if node >= 0:
-                advance_battery(world, state, b, v, node, state.epoch[b])
+                advance_battery(
+                    state.battery_j[b],
+                    state.battery_epoch[b],
+                    state.draw_j[b],
+                    state.energy_j[b],
+                    world.light,
+                    world.power,
+                    world.epoch_s,
+                    v,
+                    node,
+                    state.epoch[b],
+                )
     else:
         describe(world, trace, state, problems, b)
     return over
@@ -882,6 +962,27 @@ def copy_arrays(arrays: ArraysT) -> ArraysT:
     return type(arrays)._make(field.copy() for field in arrays)
 
 
+@njit(cache=True)
+def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
+    """Put in place of the true busy times of world `b` what an observer expects of them."""
+    now = (state.epoch[b] - state.start[b]) * world.epoch_s
+    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
+    for v in range(state.busy_s.shape[1]):
+        wait = expected_wait_s(residual_s, step_s, now, state.busy_s[b, v], state.expected_busy_s[b, v])
+        state.busy_s[b, v] = now + wait
+        state.expected_busy_s[b, v] = now + wait
+        state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
+    for w in range(state.link_busy_s.shape[1]):
+        wait = expected_wait_s(
+            residual_s, step_s, now, state.link_busy_s[b, w], state.expected_link_busy_s[b, w]
+        )
+        state.link_busy_s[b, w] = now + wait
+        state.expected_link_busy_s[b, w] = now + wait
+    wait = expected_wait_s(residual_s, step_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b])
+    state.ground_busy_s[b] = now + wait
+    state.expected_ground_busy_s[b] = now + wait
+
+
 class Handles(NamedTuple):
     """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
 
@@ -955,6 +1056,7 @@ class Simulator:
             items=np.ones((worlds, epochs)),
             content=np.ones((worlds, epochs)),
             downlink_factor=np.ones((worlds, epochs + span, stations)),
+            rain_db=np.zeros((worlds, epochs + span, stations)),
             charge=np.ones((worlds, nodes)),
         )
 
@@ -1088,6 +1190,51 @@ class Simulator:
         self.episodes[...] = snapshot.episodes
         self.over[...] = snapshot.over
         self._point()
+
+    def imagine(self, seed: int) -> Simulator:
+        """Return a copy of the worlds whose future is drawn afresh: for agents that look ahead.
+
+        The copy starts from what is known now; faults, weather and jobs after now are drawn from `seed`
+        alone, so the copy tells nothing of the true trace.
+
+        Raises
+        ------
+        ValueError
+            An episode is over, or `seed` is negative.
+        """
+        if seed < 0:
+            raise ValueError(f"seed = {seed}: must be at least 0")
+        if self.over.any():
+            raise ValueError("imagine: the episode of a world is over; begin it first")
+        copy = Simulator(self.prepared, self.worlds, self.split)
+        copy.restore(self.snapshot())
+        contacts, law, outages = self.prepared.contacts, self.world.law, self.world.outages
+        for b in range(self.worlds):
+            window = int(self.trace.window[b])
+            t = int(self.state.epoch[b] - self.state.start[b])
+            now = t * self.world.epoch_s
+            forget_future(copy.handles.world, copy.handles.trace, copy.handles.state, b)
+            links, nodes = self.world.window_links[window], self.world.window_nodes[window]
+            first = int(self.state.start[b])
+            anomaly = contacts.anomaly[first : first + self.world.episode_epochs]
+            key = np.uint64(stream_key(np.uint64(seed + b), 0, STREAM_LINKS))
+            while True:
+                horizon_s = copy.trace.downlink_factor.shape[1] * self.world.epoch_s
+                intervals = redraw_links(
+                    law,
+                    outages,
+                    key,
+                    links,
+                    contacts.link_is_downlink,
+                    now,
+                    horizon_s,
+                    copy.trace.link_down_s[b],
+                )
+                resets = redraw_rest(law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b)
+                if intervals <= copy.trace.link_down_s.shape[2] and resets <= copy.trace.reset_s.shape[2]:
+                    break
+                copy._grow_trace(intervals, resets)
+        return copy
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self.prepared.scenario, self.worlds, self.split, self.snapshot()

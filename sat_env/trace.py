@@ -29,7 +29,8 @@ Array = NDArray[np.float64]
     STREAM_ARRIVALS,
     STREAM_CONTENT,
     STREAM_CHARGE,
-) = range(9)
+    STREAM_RAIN,
+) = range(10)
 
 FAR_COUNTER = 1 << 40  # counters of the draws made by rejection, out of the way of the others
 INITIAL_INTERVALS = 4  # outages kept per link before the arrays grow
@@ -45,6 +46,7 @@ class Trace(NamedTuple):
     items: Array  # (B, T) images or requests released at each epoch
     content: Array  # (B, T) content complexity of each job, mean 1
     downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate each station's slice gives
+    rain_db: Array  # (B, T + H, S) attenuation at 45 deg elevation, 0 without rain
     charge: Array  # (B, V) state of charge at the start, 0..1
 
 
@@ -66,6 +68,13 @@ class TraceLaw(NamedTuple):
     plane_loss_mtbf_s: float
     charge_low: float
     charge_high: float
+    rain: bool
+    rain_log_mean: Array  # (S,) of the attenuation in dB at 45 deg, with the spread below
+    rain_log_sigma: Array  # (S,)
+    rain_keep: float  # correlation of the log-attenuation over one epoch
+    logged: (
+        Array  # (n, 3) outages of a recorded log: link, start and end in seconds since the scenario's start
+    )
 
 
 @njit(cache=True, inline="always")
@@ -182,6 +191,39 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
 
 
 @njit(cache=True)
+def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[no-untyped-def]
+    """Add the recorded outages of a link to the `count` drawn ones, in order and joined where they overlap.
+
+    `start_s` is the episode's start on the log's clock. Returns the count needed, as `draw_link`.
+    """
+    needed = count
+    for i in range(logged.shape[0]):
+        start = logged[i, 1] - start_s
+        end = logged[i, 2] - start_s
+        if logged[i, 0] == link and end > 0.0 and start < horizon_s:
+            if needed < into.shape[0]:
+                place = needed
+                while place > 0 and into[place - 1, 0] > start:
+                    into[place] = into[place - 1]
+                    place -= 1
+                into[place, 0] = start
+                into[place, 1] = end
+            needed += 1
+    if needed > into.shape[0]:
+        return needed
+    kept = 0
+    for i in range(1, needed):
+        if into[i, 0] <= into[kept, 1]:
+            into[kept, 1] = max(into[kept, 1], into[i, 1])
+        else:
+            kept += 1
+            into[kept] = into[i]
+    for i in range(kept + 1, needed):
+        into[i] = math.inf
+    return needed
+
+
+@njit(cache=True)
 def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
     """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
     lost = math.inf
@@ -236,7 +278,11 @@ def draw_world(  # type: ignore[no-untyped-def]
             if lost < math.inf:
                 trace.link_down_s[b, w, 0, 0] = lost
             continue
-        needed = max(needed, draw_link(outages, key, link, horizon_s, trace.link_down_s[b, w], lost))
+        count = draw_link(outages, key, link, horizon_s, trace.link_down_s[b, w], lost)
+        if law.logged.shape[0] > 0:
+            start_s = window * n_epochs * law.epoch_s
+            count = add_logged(law.logged, link, start_s, horizon_s, trace.link_down_s[b, w], count)
+        needed = max(needed, count)
 
     key = stream_key(seed, episode, STREAM_RESETS)
     resets_needed = 0
@@ -269,6 +315,9 @@ def draw_world(  # type: ignore[no-untyped-def]
     for s in range(trace.downlink_factor.shape[2]):
         for t in range(trace.downlink_factor.shape[1]):
             trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma)
+            trace.rain_db[b, t, s] = 0.0
+    if law.rain:
+        draw_rain(stream_key(seed, episode, STREAM_RAIN), law, trace.rain_db[b])
 
     key = stream_key(seed, episode, STREAM_CHARGE)
     for v in range(nodes.shape[0]):
@@ -276,6 +325,18 @@ def draw_world(  # type: ignore[no-untyped-def]
             share = uniform(key, nodes[v], 0)
             trace.charge[b, v] = law.charge_low + (law.charge_high - law.charge_low) * share
     return needed, resets_needed
+
+
+@njit(cache=True)
+def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
+    """Draw each station's attenuation (T + H, S): exp of a stationary Ornstein-Uhlenbeck process."""
+    spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
+    for s in range(rain_db.shape[1]):
+        x = normal(key, s, 0)
+        for t in range(rain_db.shape[0]):
+            if t > 0:
+                x = law.rain_keep * x + spread * normal(key, s, t)
+            rain_db[t, s] = math.exp(law.rain_log_mean[s] + law.rain_log_sigma[s] * x)
 
 
 @njit(cache=True)
@@ -294,3 +355,98 @@ def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-un
         counter += 2
         t += exponential(key, node, counter, peak_mean_s)
     return count
+
+
+@njit(cache=True)
+def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, link_down_s):  # type: ignore[no-untyped-def]
+    """Replace what ``link_down_s`` (W, n, 2) holds beyond `now` by a fresh draw, given what is seen now.
+
+    An outage in progress goes on for a fresh length above its age; a link that is up stays up for an
+    exponential time. Permanent losses that have happened stay. Returns the intervals needed.
+    """
+    capacity = link_down_s.shape[1]
+    needed = 0
+    for w in range(links.shape[0]):
+        count = 0
+        while count < capacity and link_down_s[w, count, 0] <= now:
+            count += 1
+        t = now
+        counter = FAR_COUNTER
+        if count > 0 and link_down_s[w, count - 1, 1] > now:
+            start = link_down_s[w, count - 1, 0]
+            if link_down_s[w, count - 1, 1] == math.inf or links[w] < 0:
+                t = math.inf
+            else:
+                longest = max(outages.high_s, outages.tail_high_s if outages.tail_share > 0.0 else 0.0)
+                length = longest
+                if now - start < longest:
+                    length = down_time_s(outages, key, links[w], counter)
+                    while length <= now - start:
+                        counter += 2
+                        length = down_time_s(outages, key, links[w], counter)
+                t = max(start + length, now)
+                link_down_s[w, count - 1, 1] = t
+        random = links[w] >= 0 and not link_is_downlink[links[w]] and outages.up_mean_s > 0.0
+        counter = 0
+        t = t + exponential(key, links[w], 0, outages.up_mean_s) if random else math.inf
+        while t < horizon_s:
+            end = t + down_time_s(outages, key, links[w], counter + 1)
+            if count < capacity:
+                link_down_s[w, count, 0] = t
+                link_down_s[w, count, 1] = end
+            count += 1
+            counter += 3
+            t = end + exponential(key, links[w], counter, outages.up_mean_s)
+        for n in range(min(count, capacity), capacity):
+            link_down_s[w, n, 0] = math.inf
+            link_down_s[w, n, 1] = math.inf
+        needed = max(needed, count)
+    return needed
+
+
+@njit(cache=True)
+def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no-untyped-def]
+    """Replace the resets, losses, jobs and weather of world `b` beyond `now` (epoch `t`) by a fresh draw.
+
+    Returns the resets a satellite needs room for.
+    """
+    horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
+    needed = 0
+    key = stream_key(seed, 0, STREAM_RESETS)
+    for v in range(nodes.shape[0]):
+        if trace.lost_s[b, v] > now:
+            trace.lost_s[b, v] = math.inf
+        count = 0
+        while count < trace.reset_s.shape[2] and trace.reset_s[b, v, count] <= now:
+            count += 1
+        if nodes[v] >= 0 and law.reset_mtbf_s > 0.0:
+            fresh = np.full(trace.reset_s.shape[2] + 8, math.inf)
+            draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
+            for i in range(fresh.shape[0]):
+                if now < fresh[i] < math.inf:
+                    if count < trace.reset_s.shape[2]:
+                        trace.reset_s[b, v, count] = fresh[i]
+                    count += 1
+        for i in range(min(count, trace.reset_s.shape[2]), trace.reset_s.shape[2]):
+            trace.reset_s[b, v, i] = math.inf
+        needed = max(needed, count)
+    key = stream_key(seed, 0, STREAM_ARRIVALS)
+    content = stream_key(seed, 0, STREAM_CONTENT)
+    change = -0.5 * math.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
+    state = 1.0 if trace.items[b, t] >= law.items_mean else -1.0
+    for e in range(t + 1, trace.items.shape[1]):
+        if uniform(key, 1, e) < change:
+            state = -state
+        trace.items[b, e] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
+        trace.content[b, e] = log_normal(content, 0, e, law.content_sigma)
+    weather = stream_key(seed, 0, STREAM_WEATHER)
+    rain = stream_key(seed, 0, STREAM_RAIN)
+    spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
+    for s in range(trace.downlink_factor.shape[2]):
+        for e in range(t + 1, trace.downlink_factor.shape[1]):
+            trace.downlink_factor[b, e, s] = log_normal(weather, s, e, law.fade_sigma)
+            if law.rain:
+                x = (math.log(trace.rain_db[b, e - 1, s]) - law.rain_log_mean[s]) / law.rain_log_sigma[s]
+                x = law.rain_keep * x + spread * normal(rain, s, e)
+                trace.rain_db[b, e, s] = math.exp(law.rain_log_mean[s] + law.rain_log_sigma[s] * x)
+    return needed

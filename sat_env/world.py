@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
 from sat_env.handles import handle_maker
+from sat_env.network.ground import rain_parameters, rain_step
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
 from sat_env.scenario import Scenario, require
@@ -23,6 +26,7 @@ from sat_env.workload.profiles import ModelProfile, image_bytes, load_profile
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+LOG_COLUMNS = ("subject", "a", "b", "start_s", "end_s")
 GROUND_HOSTS = {"none": GROUND_NONE, "all_or_none": GROUND_ALL_OR_NONE, "any": GROUND_ANY}
 
 
@@ -43,6 +47,8 @@ class World(NamedTuple):
     route_latency_s: Array  # (E, 2, K, K+1)
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
     route_station: Ints  # (E, 2, K, K+1) -1: not a ground route
+    route_elevation_deg: Array  # (E, 2, K, K+1) of the exit at its station
+    route_range_km: Array  # (E, 2, K, K+1) from the exit to its station
     light: Array  # (E, N) share of the panel's power
     epochs_to_change: Ints  # (E,) epochs until the chain differs from the current one
     light_ahead: Array  # (E, N) mean of `light` over the coming forecast
@@ -195,6 +201,7 @@ def _world(
     token_bytes = entries[:, None] * bits[None, :] / 8.0
     token_bytes[[0, -1]] = 4.0  # a token id
     is_llm = jobs.kind == "llm"
+    rain = [rain_parameters(station) for station in ground.stations]
     chain, links, window_nodes, window_links = _localise(scenario, contacts)
     slot_mode = np.full(scenario.chain.slots, -1, np.int64)
     if payload.slot_modes:
@@ -209,6 +216,8 @@ def _world(
         route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
         route_links=links,
         route_station=contacts.route_station.astype(np.int64),
+        route_elevation_deg=contacts.route_elevation_deg.astype(np.float64),
+        route_range_km=contacts.route_range_km.astype(np.float64),
         light=contacts.light.astype(np.float64),
         light_ahead=_mean_ahead(contacts.light, scenario.forecast_epochs),
         epochs_to_change=_epochs_to_change(contacts.chain),
@@ -259,8 +268,49 @@ def _world(
             plane_loss_mtbf_s=scenario.faults.plane_loss_mtbf_s,
             charge_low=scenario.energy.initial_charge[0],
             charge_high=scenario.energy.initial_charge[1],
+            rain=scenario.faults.rain,
+            rain_log_mean=np.array([mean for mean, _ in rain] or [0.0]),
+            rain_log_sigma=np.array([sigma for _, sigma in rain] or [0.0]),
+            rain_keep=rain_step(1.0, scenario.epoch_s)[0],
+            logged=logged_outages(scenario.faults.outage_log, contacts),
         ),
     )
+
+
+def logged_outages(path: str, contacts: ContactPlan) -> Array:
+    """Read a recorded outage log: (n, 3) rows of link, start and end, in seconds since the scenario's start.
+
+    A CSV with the header ``subject,a,b,start_s,end_s``: ``link,NAME,NAME,...`` takes one link down,
+    ``satellite,NAME,,...`` all links of a satellite. Names are those of the constellation.
+
+    Raises
+    ------
+    ScenarioError
+        Unreadable file, unknown subject or satellite, or an outage that does not end after its start.
+    """
+    if not path:
+        return np.zeros((0, 3))
+    require(Path(path).is_file(), "faults.outage_log", path, "an existing CSV file")
+    index = {name: node for node, name in enumerate(contacts.names)}
+    rows: list[tuple[float, float, float]] = []
+    with open(path, newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            where = f"faults.outage_log line {number}"
+            require(set(row) == set(LOG_COLUMNS), where, list(row), f"the columns {', '.join(LOG_COLUMNS)}")
+            require(row["subject"] in ("link", "satellite"), where, row["subject"], "'link' or 'satellite'")
+            ends = [row["a"], row["b"]] if row["subject"] == "link" else [row["a"]]
+            for name in ends:
+                require(name in index, where, name, "the name of a satellite of the constellation")
+            try:
+                start_s, end_s = float(row["start_s"]), float(row["end_s"])
+            except (TypeError, ValueError):
+                start_s, end_s = 0.0, -1.0
+            require(start_s < end_s, where, (row["start_s"], row["end_s"]), "numbers, start_s below end_s")
+            touches = np.ones(len(contacts.link_ends), np.bool_)
+            for name in ends:
+                touches &= (contacts.link_ends == index[name]).any(axis=1)
+            rows += [(float(link), start_s, end_s) for link in np.flatnonzero(touches)]
+    return np.array(rows, np.float64).reshape(-1, 3)
 
 
 def _localise(scenario: Scenario, contacts: ContactPlan) -> tuple[Ints, NDArray[np.int32], Ints, Ints]:

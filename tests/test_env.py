@@ -168,3 +168,14 @@ def test_ansi_rendering_names_every_slot():
     env.reset(seed=1)
     text = env.render()
     assert all(f"slot {k}" in text for k in range(1, 7)) and "ground" in text
+
+
+def test_map_rendering_shows_outages():
+    env = SatEnv(load_scenario("WalkerOutage"), render_mode="rgb_array")
+    env.reset(seed=1)
+    picture = env.render()
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    simulator = env.worlds.simulator
+    simulator.trace.link_down_s[0, :, 0] = (0.0, 1e4)  # every link
+    assert not np.array_equal(picture, env.render())

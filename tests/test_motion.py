@@ -349,6 +349,10 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
         ),
         "half.tle": (f"SAT\n{first}\n", "line 2: the file ends inside a TLE"),
         "prose.tle": (f"SAT\n{first}\nhello\n", "line 3: expected line 2 of a TLE, found 'hello'"),
+        "mixed.tle": (
+            "\n".join(["SAT", first, export_tle(RECORDS[1])[1]]),
+            "line 3: satellite '00002' does not continue '00001'",
+        ),
         "empty.csv": ("", "a file with at least one satellite"),
         "broken.json": ("[{", "a readable OMM file"),
         "lacking.csv": (
@@ -368,6 +372,14 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
         motion.build(Walker(start_utc="yesterday"))
     with pytest.raises(ScenarioError, match="preset = 'x'"):
         preset("x")
+
+
+def test_a_satellite_that_decays_stops_the_preparation(tmp_path):
+    fields = export_omm(record(170.0, 53.0, 0.0, 0.0, 1), "FALLING") | {"BSTAR": 0.1}
+    (tmp_path / "falling.json").write_text(json.dumps([fields]))
+    mover = motion.build(Elements(file=str(tmp_path / "falling.json")))
+    with pytest.raises(ScenarioError, match="SGP4 cannot carry FALLING to 864000 s after 2025-03-20"):
+        mover.positions_km([0.0, 864000.0])
 
 
 def test_the_stated_altitude_must_agree_with_the_mean_motion(tmp_path):

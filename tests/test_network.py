@@ -446,6 +446,31 @@ def test_the_forecast_is_what_then_happens(plan):
     assert same > 1000
 
 
+@pytest.mark.parametrize("world", ["grid", "ladder", "polar"])
+def test_the_exit_is_the_contact_highest_over_its_station_among_the_nearest(world):
+    plan = prepared(world)
+    slots = plan.chain.shape[1]
+    positions = motion.build(plan.scenario.motion).positions_km(plan.time_s)
+    choices = 0
+    for e in range(0, 200, 20):
+        graph = epoch_graph(plan, e)
+        mesh = nx.Graph((a, b) for a, b, d in graph.edges(data=True) if d["up"] and not d["downlink"])
+        down = [sorted((a, b)) for a, b, d in graph.edges(data=True) if d["up"] and d["downlink"]]
+        for i in range(slots):
+            if plan.route_links[e, 0, i, slots, 0] < 0:
+                continue
+            hops = nx.single_source_shortest_path_length(mesh, int(plan.chain[e, i]), cutoff=MAX_HOPS)
+            fewest = min(hops[n] for n, _ in down if n in hops)
+            angles = []
+            for n, node in down:
+                if hops.get(n) == fewest:
+                    place = plan.scenario.ground.stations[node - plan.n_nodes]
+                    angles.append(elevation_deg(positions[e, n], place.latitude_deg, place.longitude_deg))
+            assert plan.route_elevation_deg[e, 0, i, slots] == pytest.approx(max(angles), abs=1e-4)
+            choices += len(angles) > 1
+    assert choices > 0
+
+
 def test_a_route_uses_only_links_that_were_acquired(plan_with_passes):
     plan = plan_with_passes
     scenario = plan.scenario

@@ -9,6 +9,7 @@ from planning_instances import brute_force, random_problem
 from sat_env.planning import (
     check_plan,
     costs_from_arrays,
+    make_workspace,
     objective,
     plan_error,
     predict,
@@ -56,6 +57,8 @@ def test_a_batch_is_the_same_plans():
             assert np.array_equal(getattr(one, name), getattr(batch, name)[b]), (b, name)
     with pytest.raises(ValueError, match="load_weight has 39 rows"):
         solve_batch(stack_costs(costs), stack_prices(prices[1:]))
+    with pytest.raises(ValueError, match="workspace is for K, L, R = 2, 5, 3"):
+        solve(costs[0], workspace=make_workspace(2, 5, 3))
     with pytest.raises(ValueError, match="a batch needs one"):
         stack_costs([costs[0], random_problem(rng, 2, 5, 3)[0]])
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sat_env.planning.exact import solve
 from sat_env.planning.predict import predict
 from sat_env.scenario import load_scenario
+from sat_env.simulator import Simulator
 from sat_env.world import prepare
 
 HARSH = {
@@ -202,3 +203,73 @@ def test_windows_of_splits_never_overlap(outage):
     sim = simulator(outage, split="test")
     with pytest.raises(ValueError, match="window = 0"):
         sim.begin(windows=np.array([0]))
+
+
+def test_imagination_starts_from_what_is_known_and_tells_nothing_of_the_trace(harsh):
+    rng = np.random.default_rng(2)
+    sim = simulator(harsh, seed=77)
+    for _ in range(8):
+        sim.step(*random_plans(sim, rng))
+    before = sim.snapshot()
+    imagined = sim.imagine(5)
+    # A twin whose true future differs imagines the same.
+    twin = copy.deepcopy(sim)
+    now = 8 * sim.world.epoch_s
+    later = twin.trace.link_down_s > now
+    twin.trace.link_down_s[later] = np.inf
+    open_ends = np.isinf(twin.trace.link_down_s[..., 1]) & np.isfinite(twin.trace.link_down_s[..., 0])
+    twin.trace.link_down_s[..., 1][open_ends] = now + 500.0  # outages in progress: another end
+    twin.trace.items[0, 9:] += 30
+    other = twin.imagine(5)
+    plans = [random_plans(sim, rng) for _ in range(8)]
+    for plan in plans:
+        imagined.step(*plan)
+        other.step(*plan)
+        assert imagined.outcome.latency_s[0] == other.outcome.latency_s[0]
+        for name, mine, theirs in zip(
+            imagined.problems._fields, imagined.problems, other.problems, strict=True
+        ):
+            assert np.array_equal(mine, theirs), name
+    # The simulator itself was not touched, and another seed imagines another future.
+    for mine, theirs in zip(before.state, sim.state, strict=True):
+        assert np.array_equal(mine, theirs)
+    futures = [sim.imagine(seed) for seed in range(8)]
+    assert len({future.trace.link_down_s.tobytes() for future in futures}) == 8
+
+
+def test_recorded_outages_are_played_back(tmp_path):
+    base = small(load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0})
+    contacts = prepare(base).contacts
+    link = int(prepare(base).world.window_links[0, 0])
+    a, b = (contacts.names[node] for node in contacts.link_ends[link])
+    log = tmp_path / "log.csv"
+    log.write_text(
+        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,500,600\n"
+    )
+    sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(log)})), 1, "train")
+    sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
+    assert sim.trace.link_down_s[0, 0, 0].tolist() == [30.0, 70.0]
+    assert sim.trace.link_down_s[0, 0, 1].tolist() == ([500.0, 600.0] if 500 < 24 * 20 else [np.inf, np.inf])
+    log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
+    with pytest.raises(ValueError, match="line 2 = 'nobody'"):
+        prepare(base.replace(**{"faults.outage_log": str(log), "episode_epochs": 21}))
+
+
+def test_rain_slows_the_downlink_and_nothing_else():
+    dry = small(load_scenario("WalkerOutage"), **{"ground.downlink": "ka", "ground.share": 0.05})
+    wet = dry.replace(**{"faults.rain": True})
+    mine, theirs = (simulator(prepare(scenario), seed=4) for scenario in (dry, wet))
+    for name in ("link_down_s", "reset_s", "items", "content", "downlink_factor", "charge"):
+        assert np.array_equal(getattr(mine.trace, name), getattr(theirs.trace, name)), name
+    assert (theirs.trace.rain_db > 0).all() and not mine.trace.rain_db.any()
+    slots = mine.slots
+    ground_dry, ground_wet = mine.problems.rate_bps[0, :, slots], theirs.problems.rate_bps[0, :, slots]
+    assert (ground_wet <= ground_dry).all()
+    theirs.trace.rain_db[...] = 20.0
+    rng = np.random.default_rng(0)
+    plan = random_plans(mine, rng)
+    mine.step(*plan)
+    theirs.step(*plan)
+    assert (theirs.problems.rate_bps[0, :, slots] < mine.problems.rate_bps[0, :, slots]).any()
+    between = np.triu_indices(slots, 1)
+    assert np.array_equal(mine.problems.rate_bps[0][between], theirs.problems.rate_bps[0][between])

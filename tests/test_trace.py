@@ -34,6 +34,11 @@ LAW = TraceLaw(
     plane_loss_mtbf_s=0.0,
     charge_low=0.7,
     charge_high=0.9,
+    rain=False,
+    rain_log_mean=np.zeros(8),
+    rain_log_sigma=np.ones(8),
+    rain_keep=0.9,
+    logged=np.zeros((0, 3)),
 )
 # links n -> n + 1 of a ring over all satellites, then one downlink each to a station
 ENDS = np.array(
@@ -54,6 +59,7 @@ def empty(worlds: int, epochs: int, nodes: int, links: int, *, outages: int = 60
         items=np.full((worlds, epochs), 7.0),
         content=np.full((worlds, epochs), 7.0),
         downlink_factor=np.full((worlds, epochs + 3, STATIONS), 7.0),
+        rain_db=np.full((worlds, epochs + 3, STATIONS), 7.0),
         charge=np.full((worlds, nodes), 7.0),
     )
 

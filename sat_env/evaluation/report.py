@@ -55,6 +55,7 @@ def results_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     table = Table(*(header for header, _ in COLUMNS))
+    table.columns[1].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     summaries = summarise(rows)

@@ -6,16 +6,31 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
+from sat_env.plan import Plan
 from sat_env.policy import Policy, PolicySpec
 from sat_env.scenario import Scenario
 from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
 from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """Decides with the future at hand: a yardstick, not a competitor. It is handed the simulator itself."""
+
+    name: str
+
+    def reset(self, spec: PolicySpec, seed: int) -> None:
+        """Begin an episode."""
+
+    def act_knowing(self, simulator: Simulator) -> Plan:
+        """Return the plan of this epoch's job; the simulator, of one world, must not be changed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,9 @@ def episodes(scenario: Scenario, split: Split, count: int, seed: int) -> list[Ep
     return [Episode(i, windows[i % len(windows)], _derive(seed, "episode", i)) for i in range(count)]
 
 
-def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Split) -> EpisodeMetrics:
+def run_episode(
+    policy: Policy | Reference, prepared: Prepared, episode: Episode, split: Split
+) -> EpisodeMetrics:
     """Play one episode with one policy and return what it cost."""
     simulator = Simulator(prepared, 1, split)
     simulator.begin(seeds=np.array([episode.seed], np.uint64), windows=np.array([episode.window], np.int64))
@@ -59,7 +76,7 @@ def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Spl
     for t in range(jobs):
         problem = simulator.problem()
         started = time.process_time_ns()
-        plan = policy.act(problem)
+        plan = policy.act_knowing(simulator) if isinstance(policy, Reference) else policy.act(problem)
         columns["ms"][t] = (time.process_time_ns() - started) * 1e-6
         if plan is None:
             simulator.step(np.full((1, simulator.slots), NO_PLAN), np.zeros((1, simulator.slots), np.int64))
@@ -88,7 +105,7 @@ def run_episode(policy: Policy, prepared: Prepared, episode: Episode, split: Spl
 
 
 def evaluate(
-    policies: Iterable[Policy],
+    policies: Iterable[Policy | Reference],
     scenario: Scenario,
     count: int,
     seed: int,

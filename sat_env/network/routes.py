@@ -118,11 +118,17 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
     sky = look_at_sky(scenario, mover, topology, time_s)
     downlinks = downlinks_of(scenario, sky.positions_km[0])
     chain = _chains(scenario, topology, sky, downlinks, epochs)
-    rate, latency, links, station, elevation, slant = _all_routes(
-        chain, topology.neighbours, topology.neighbour_links, sky, downlinks, horizon, scenario.links.relay_s,
+    routes = _all_routes(
+        chain,
+        topology.neighbours,
+        topology.neighbour_links,
+        sky,
+        downlinks,
+        horizon,
+        scenario.links.relay_s,
         scenario.links.backup,
-    )  # fmt: skip
-    longest = max(int((links >= 0).sum(axis=-1).max()), 1)
+    )
+    longest = max(int((routes.links >= 0).sum(axis=-1).max()), 1)
     stations = sky.in_contact.shape[2]
     downlink_ends = np.stack(
         [
@@ -145,12 +151,12 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
         plane=mover.plane,
         time_s=time_s[:epochs],
         chain=chain,
-        route_rate_bps=rate,
-        route_latency_s=latency,
-        route_links=np.ascontiguousarray(links[..., :longest]),
-        route_station=station,
-        route_elevation_deg=elevation,
-        route_range_km=slant,
+        route_rate_bps=routes.rate_bps,
+        route_latency_s=routes.latency_s,
+        route_links=np.ascontiguousarray(routes.links[..., :longest]),
+        route_station=routes.station,
+        route_elevation_deg=routes.elevation_deg,
+        route_range_km=routes.range_km,
         link_ends=ends,
         link_is_downlink=np.arange(len(ends)) >= topology.n_links,
         light=_light(scenario, mover, epochs),
@@ -277,6 +283,26 @@ def downlink_rate(downlinks: Downlinks, elevation_deg: float, range_km: float) -
     return downlinks.share * ka_rate_bps(elevation_deg, range_km, 0.0)
 
 
+class Routes(NamedTuple):
+    """Routes of every pair of slots; the fields are those of `ContactPlan`."""
+
+    rate_bps: Floats  # (E, H, 2, K, K+1)
+    latency_s: Floats  # (E, 2, K, K+1)
+    links: Ints  # (E, 2, K, K+1, MAX_HOPS + 1)
+    station: Ints  # (E, 2, K, K+1)
+    elevation_deg: npt.NDArray[np.float32]  # (E, 2, K, K+1)
+    range_km: npt.NDArray[np.float32]  # (E, 2, K, K+1)
+
+
+class Search(NamedTuple):
+    """Work space of the search for routes."""
+
+    tree: Tree
+    barred: Bools  # (L,) links a backup must not use
+    goal: Bools  # (N,) where a route between slots ends
+    grounded: Bools  # (N,) nodes in contact
+
+
 @njit(cache=True)
 def _all_routes(
     chain: Ints,
@@ -287,77 +313,102 @@ def _all_routes(
     horizon: int,
     relay_s: float,
     backup: bool,
-) -> tuple[Floats, Floats, Ints, Ints, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> Routes:
     """Find primary and backup of every pair of slots at every epoch, and follow their rates."""
     epochs, slots = chain.shape
-    n_nodes, stations = sky.in_contact.shape[1:]
-    n_links = sky.rate_bps.shape[1]
-    rate = np.zeros((epochs, horizon, 2, slots, slots + 1))
-    latency = np.zeros((epochs, 2, slots, slots + 1))
-    links = np.full((epochs, 2, slots, slots + 1, MAX_HOPS + 1), -1, np.int32)
-    station = np.full((epochs, 2, slots, slots + 1), -1, np.int32)
-    elevation = np.zeros((epochs, 2, slots, slots + 1), np.float32)
-    slant = np.zeros((epochs, 2, slots, slots + 1), np.float32)
-    tree = new_tree(n_nodes)
-    barred = np.zeros(n_links, np.bool_)
-    goal = np.zeros(n_nodes, np.bool_)
-    grounded = np.zeros(n_nodes, np.bool_)
+    n_nodes, n_links = sky.in_contact.shape[1], sky.rate_bps.shape[1]
+    shape = (epochs, 2, slots, slots + 1)
+    routes = Routes(
+        np.zeros((epochs, horizon, 2, slots, slots + 1)),
+        np.zeros(shape),
+        np.full((epochs, 2, slots, slots + 1, MAX_HOPS + 1), -1, np.int32),
+        np.full(shape, -1, np.int32),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+    )
+    search = Search(
+        new_tree(n_nodes),
+        np.zeros(n_links, np.bool_),
+        np.zeros(n_nodes, np.bool_),
+        np.zeros(n_nodes, np.bool_),
+    )
     for e in range(epochs):
         mesh = Mesh(neighbours, neighbour_links, sky.rate_bps[e], sky.positions_km[e], relay_s)
         for n in range(n_nodes):
-            grounded[n] = sky.in_contact[e, n].any()
+            search.grounded[n] = sky.in_contact[e, n].any()
         if downlinks.ideal_slot >= 0:
-            grounded[chain[e, downlinks.ideal_slot]] = True
+            search.grounded[chain[e, downlinks.ideal_slot]] = True
         for i in range(slots):
             for j in range(i + 1, slots + 1):
                 for which in range(2 if backup else 1):
-                    found = links[e, which, i, j]
+                    at = (e, which, i, j)
                     if j < slots:
-                        goal[chain[e, j]] = True
-                        count = grow(tree, mesh, chain[e, i], barred, goal)
-                        goal[chain[e, j]] = False
-                        if tree.hops[chain[e, j]] > 0:
-                            links_to(tree, chain[e, j], found)
-                            latency[e, which, i, j] = tree.latency_s[chain[e, j]]
+                        _route_between(routes, at, chain[e, i], chain[e, j], mesh, search)
                     else:
-                        spent = links[e, PRIMARY, i, j] if which == BACKUP else found
-                        count = grow(tree, mesh, chain[e, i], barred, grounded)
-                        node, s, angle, length = _best_exit(
-                            tree, count, grounded, sky, e, downlinks, spent, n_links
-                        )
-                        if which == BACKUP and node < 0 and downlinks.ideal_slot < 0:
-                            # The first layer offers only the primary's downlink: look past it.
-                            clear(tree, count)
-                            last = _last_link(spent) - n_links
-                            grounded[last // stations] = False
-                            count = grow(tree, mesh, chain[e, i], barred, grounded)
-                            node, s, angle, length = _best_exit(
-                                tree, count, grounded, sky, e, downlinks, spent, n_links
-                            )
-                            grounded[last // stations] = True
-                        if node >= 0:
-                            hops = links_to(tree, node, found)
-                            found[hops] = n_links + node * stations + s
-                            latency[e, which, i, j] = tree.latency_s[node] + length / LIGHT_KM_S
-                            if hops > 0:
-                                latency[e, which, i, j] += relay_s
-                            station[e, which, i, j] = s if downlinks.ideal_slot < 0 else -1
-                            elevation[e, which, i, j], slant[e, which, i, j] = angle, length
-                    clear(tree, count)
+                        _route_to_ground(routes, at, chain[e, i], sky, downlinks, mesh, search)
+                    found = routes.links[at]
                     if found[0] < 0:
                         break
                     for h in range(horizon):
-                        rate[e, h, which, i, j] = _route_rate(found, sky, e + h, downlinks)
-                    for link in found:
-                        if 0 <= link < n_links:
-                            barred[link] = True
-                for link in links[e, PRIMARY, i, j]:
-                    if 0 <= link < n_links:
-                        barred[link] = False
-                for link in links[e, BACKUP, i, j]:
-                    if 0 <= link < n_links:
-                        barred[link] = False
-    return rate, latency, links, station, elevation, slant
+                        routes.rate_bps[e, h, which, i, j] = _route_rate(found, sky, e + h, downlinks)
+                    _bar(search.barred, found, True)
+                for which in range(2):
+                    _bar(search.barred, routes.links[e, which, i, j], False)
+    return routes
+
+
+@njit(cache=True)
+def _bar(barred: Bools, links: Ints, value: bool) -> None:
+    for link in links:
+        if 0 <= link < len(barred):  # downlinks are told apart at the exit
+            barred[link] = value
+
+
+@njit(cache=True)
+def _route_between(
+    routes: Routes, at: tuple[int, int, int, int], source: int, target: int, mesh: Mesh, search: Search
+) -> None:
+    """Enter the shortest route between two satellites, if there is one."""
+    search.goal[target] = True
+    count = grow(search.tree, mesh, source, search.barred, search.goal)
+    search.goal[target] = False
+    if search.tree.hops[target] > 0:
+        links_to(search.tree, target, routes.links[at])
+        routes.latency_s[at] = search.tree.latency_s[target]
+    clear(search.tree, count)
+
+
+@njit(cache=True)
+def _route_to_ground(
+    routes: Routes,
+    at: tuple[int, int, int, int],
+    source: int,
+    sky: Sky,
+    downlinks: Downlinks,
+    mesh: Mesh,
+    search: Search,
+) -> None:
+    """Enter the route to the nearest exit by the best contact, if there is one; a backup by another downlink."""
+    e, which, i, j = at
+    n_links, stations = sky.rate_bps.shape[1], sky.in_contact.shape[2]
+    spent = _last_link(routes.links[e, PRIMARY, i, j]) if which == BACKUP else -1
+    count = grow(search.tree, mesh, source, search.barred, search.grounded)
+    exit_node, station, angle, length = _best_exit(search, count, sky, e, downlinks, spent)
+    if exit_node < 0 and spent >= 0:  # the nearest exit has only the primary's downlink: look past it
+        clear(search.tree, count)
+        taken = (spent - n_links) // stations
+        search.grounded[taken] = False
+        count = grow(search.tree, mesh, source, search.barred, search.grounded)
+        exit_node, station, angle, length = _best_exit(search, count, sky, e, downlinks, spent)
+        search.grounded[taken] = True
+    if exit_node >= 0:
+        hops = links_to(search.tree, exit_node, routes.links[at])
+        routes.links[at][hops] = n_links + exit_node * stations + station
+        relay_s = mesh.relay_s if hops > 0 else 0.0
+        routes.latency_s[at] = search.tree.latency_s[exit_node] + relay_s + length / LIGHT_KM_S
+        routes.station[at] = station if downlinks.ideal_slot < 0 else -1
+        routes.elevation_deg[at], routes.range_km[at] = angle, length
+    clear(search.tree, count)
 
 
 @njit(cache=True)
@@ -371,32 +422,23 @@ def _last_link(links: Ints) -> int:
 
 @njit(cache=True)
 def _best_exit(
-    tree: Tree,
-    count: int,
-    grounded: Bools,
-    sky: Sky,
-    e: int,
-    downlinks: Downlinks,
-    spent: Ints,
-    n_links: int,
+    search: Search, count: int, sky: Sky, e: int, downlinks: Downlinks, spent: int
 ) -> tuple[int, int, float, float]:
-    """Return the node, station, elevation and range of the best contact in a tree; node -1 without one.
+    """Return node, station, elevation and range of the best contact in a tree of `count` nodes; node -1: none.
 
-    The downlink among the `spent` links does not count.
+    The downlink `spent` does not count.
     """
     best_node, best_station, best_angle, best_range = -1, -1, -90.0, 0.0
-    stations = sky.in_contact.shape[2]
-    taken = _last_link(spent)
-    for q in range(count):
-        n = tree.order[q]
-        if not grounded[n]:
-            continue
-        if downlinks.ideal_slot >= 0:
-            if taken != n_links + n * stations:
-                return n, 0, 90.0, downlinks.ideal_range_km
+    n_links, stations = sky.rate_bps.shape[1], sky.in_contact.shape[2]
+    for n in search.tree.order[:count]:
+        if not search.grounded[n]:
             continue
         for s in range(stations):
-            if sky.in_contact[e, n, s] and taken != n_links + n * stations + s:
+            if spent == n_links + n * stations + s:
+                continue
+            if downlinks.ideal_slot >= 0:
+                return n, 0, 90.0, downlinks.ideal_range_km
+            if sky.in_contact[e, n, s]:
                 angle, length = look_angles(
                     sky.positions_km[e, n], downlinks.places_km[s], downlinks.zeniths[s]
                 )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from sat_env.planning.costs import F64, I64, Costs, Prices, neutral_prices
-from sat_env.planning.exact import CUTS, LEVELS, Workspace, make_workspace, search_each
+from sat_env.planning.exact import CUTS, LEVELS, Workspace, fitting_workspace, search_each
 
 
 class BatchSolution(NamedTuple):
@@ -62,7 +62,7 @@ def solve_batch(
     Raises
     ------
     ValueError
-        Fields of costs and prices that differ in B.
+        Fields of costs and prices that differ in B, or a workspace of another size.
     """
     n_problems, n_slots, _ = costs.rate_bps.shape
     if prices is None:
@@ -70,7 +70,7 @@ def solve_batch(
     for name, field in [*costs._asdict().items(), *prices._asdict().items()]:
         if len(field) != n_problems:
             raise ValueError(f"{name} has {len(field)} rows; costs.rate_bps has {n_problems}")
-    ws = workspace or make_workspace(n_slots, costs.compute_s.shape[2], costs.error.shape[2])
+    ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[2], costs.error.shape[2])
     plans = np.empty((n_problems, 2, n_slots), dtype=np.int64)
     outcomes, expansions = np.empty((n_problems, 3)), np.empty(n_problems, dtype=np.int64)
     search_each(costs, prices, ws, plans, outcomes, expansions)

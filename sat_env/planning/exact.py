@@ -149,9 +149,15 @@ def make_workspace(n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
     )
 
 
-def workspace_for(costs: Costs) -> Workspace:
-    """`make_workspace` of the size of `costs`."""
-    return make_workspace(costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1])
+def fitting_workspace(workspace: Workspace | None, n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
+    """Return the workspace, or a new one for None; raise ValueError if it is of another size."""
+    if workspace is None:
+        return make_workspace(n_slots, n_blocks, n_levels)
+    k, boundaries, _, r = workspace.hop_sum_s.shape
+    if (k, boundaries - 1, r) != (n_slots, n_blocks, n_levels):
+        size = f"K, L, R = {k}, {boundaries - 1}, {r}"
+        raise ValueError(f"workspace is for {size}; the problem has {n_slots}, {n_blocks}, {n_levels}")
+    return workspace
 
 
 def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | None = None) -> Solution:
@@ -170,9 +176,19 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
     -------
     Solution
         Optimal for `objective`; its ``objective`` is inf if no plan is feasible.
+
+    Raises
+    ------
+    ValueError
+        A workspace of another size.
+
+    Notes
+    -----
+    Exact search has no bound on its time: fronts of labels grow where releases, prices and decoding come
+    together. `benchmarks/planners.py` prints what it takes.
     """
-    ws = workspace or workspace_for(costs)
     n_slots = costs.rate_bps.shape[0]
+    ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[1], costs.error.shape[1])
     plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
     expansions = np.empty(1, dtype=np.int64)
     one_costs = Costs(*cast(Any, (np.asarray(field)[None] for field in costs)))
@@ -611,7 +627,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
     n_thetas = THETAS if costs.n_tokens > 0 else 1
     released = _is_released(costs, prices)
     # A pass costs as much as many labels: parts pay on large problems, and little where releases rule.
-    most_parts = min(MAX_PARTS, 4 if released else 2 + costs.compute_s.shape[1] // 4)
+    most_parts = min(MAX_PARTS, 2 + costs.compute_s.shape[1] // (16 if released else 4))
     n_parts, split = 0, -1  # the part to split; -1: none yet
     while n_parts < most_parts:
         g: Any = np.int64(n_parts)
@@ -632,8 +648,6 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
         n_parts += 1
         if g == 0:
             _polish(costs, prices, ws)
-            if released:
-                _advance(costs, prices, ws)
             if (released or n_thetas > 1) and _part_bound_s(ws, g, n_thetas) < ws.best_s[0]:
                 parts.order[0] = 0
                 _expand(costs, prices, ws, np.int64(1), np.bool_(True))
@@ -673,23 +687,6 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
             parts.order[at] = g
             n_live += 1
     return n_live
-
-
-@inner
-def _advance(costs: Costs, prices: Prices, ws: Workspace) -> None:
-    """Look for a better plan among busy servers, by bisection on the deadline."""
-    lam = max(0.0, ws.parts.lam[1])
-    low_s, high_s = ws.parts.dual_s[0, 0] + ws.parts.low_s[0], ws.best_s[0]
-    for _ in range(8):
-        if not (high_s < np.inf and low_s < 0.99 * high_s):
-            break
-        deadline_s = 0.5 * (low_s + high_s)
-        low_s = deadline_s
-        if _backward(costs, prices, ws, 1.0, lam, np.inf, 0.0, deadline_s) < np.inf:
-            _trace(costs, prices, ws, 0.0)
-            _polish(costs, prices, ws)
-            if ws.best_s[0] < high_s:
-                high_s = ws.best_s[0]
 
 
 # --- forward: labels ------------------------------------------------------------------------------

@@ -1,0 +1,148 @@
+"""What-if: several plans of one decision, each followed by the same rule for some epochs, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.priced import Constants, prices
+from sat_env.pipeline import job_run, job_run_handle
+from sat_env.plan import Plan
+from sat_env.planning import solve_batch
+from sat_env.planning.costs import Costs
+from sat_env.planning.exact import make_workspace
+from sat_env.problem import Problems, empty_problems, problems_handle, tabulate
+from sat_env.simulator import (
+    State,
+    copy_arrays,
+    empty_outcome,
+    empty_state,
+    outcome_handle,
+    state_handle,
+    step_worlds,
+)
+from sat_env.trace import Trace, trace_handle
+from sat_env.world import World, world_handle
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Rolled(NamedTuple):
+    """What came of C branches."""
+
+    latency_s: Array  # (C, H) of each job, 0 past the end of the episode
+    after: State  # C worlds one epoch on: their job is run, nothing follows yet
+
+
+class Branches:
+    """Up to C futures of one world: one state and one trace to start from, C plans, then the priced planner.
+
+    Parameters
+    ----------
+    world : World
+    trace : Trace
+        Of one world (B = 1): the true one, or one that is imagined.
+    branches : int
+        C.
+    follow : Constants
+        Prices of the planner that decides every job after the first.
+    """
+
+    def __init__(self, world: World, trace: Trace, branches: int, follow: Constants) -> None:
+        slots, blocks = world.chain.shape[1], len(world.block_flops)
+        span, resets = world.route_rate_bps.shape[1], trace.reset_s.shape[2]
+        self.world = world
+        self.follow = follow
+        self.trace = Trace(*(np.repeat(field, branches, axis=0) for field in trace))
+        self.state = empty_state(world, branches)
+        self.problems = empty_problems(branches, slots)
+        self.outcome = empty_outcome(branches, slots)
+        self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], resets)
+        self.scratch = np.zeros((2, slots + 1), np.int64)
+        self.workspace = make_workspace(slots, blocks, len(world.encode_entries_per_s))
+        self.equal_split = blocks * np.arange(1, slots + 1) // slots
+        self.handles = (
+            world_handle(self.world),
+            trace_handle(self.trace),
+            state_handle(self.state),
+            problems_handle(self.problems),
+            outcome_handle(self.outcome),
+            job_run_handle(self.job),
+        )
+
+    def set_trace(self, trace: Trace) -> None:
+        """Give all branches another future, of the same shape."""
+        for mine, other in zip(self.trace, trace, strict=True):
+            mine[...] = other
+
+    def plans(self, costs: Costs, problems: Problems, menu: Sequence[Constants]) -> list[Plan]:
+        """Return the exact plan of one problem under each of several prices, without repetitions."""
+        batch = Costs(*(np.repeat(np.asarray(field)[None], len(menu), axis=0) for field in costs))
+        rows = [prices(constants, self.world, problems) for constants in menu]
+        stacked = type(rows[0])(*(np.concatenate(fields) for fields in zip(*rows, strict=True)))
+        found = solve_batch(batch, stacked, self.workspace)
+        feasible = np.isfinite(found.objective)
+        pairs = zip(found.cuts[feasible].tolist(), found.levels[feasible].tolist(), strict=True)
+        return list(dict.fromkeys(Plan(tuple(cuts), tuple(levels)) for cuts, levels in pairs))
+
+    def roll(self, state: State, problems: Problems, plans: Sequence[Plan], epochs: int) -> Rolled:
+        """Run the current job under each plan, and the jobs of the next ``epochs - 1`` as `follow` decides.
+
+        `state` and `problems` are of one world (B = 1); they are not changed.
+        """
+        count = len(plans)
+        for mine, now in zip((*self.state, *self.problems), (*state, *problems), strict=True):
+            mine[:count] = now
+        over = np.ones(len(self.state.epoch), np.bool_)
+        over[:count] = False
+        cuts = np.zeros((len(over), len(self.equal_split)), np.int64)
+        levels = np.zeros_like(cuts)
+        for c, plan in enumerate(plans):
+            cuts[c], levels[c] = plan.arrays()
+        latency_s = np.zeros((count, epochs))
+        after = self.state
+        for h in range(epochs):
+            if h > 0:
+                cuts[:count], levels[:count] = self._follow(count)
+            running = ~over[:count]
+            world, trace, own, decisions, outcome, job = self.handles
+            step_worlds(world, trace, own, decisions, outcome, job, self.scratch, cuts, levels, over)
+            latency_s[running, h] = self.outcome.latency_s[:count][running]
+            if h == 0:
+                after = copy_arrays(self.state)
+            if over.all():
+                break
+        return Rolled(latency_s, after)
+
+    def _follow(self, count: int) -> tuple[Ints, Ints]:
+        now = Problems(*(field[:count] for field in self.problems))
+        found = solve_batch(tabulate(self.world, now), prices(self.follow, self.world, now), self.workspace)
+        found.cuts[~np.isfinite(found.objective)] = self.equal_split
+        return found.cuts, found.levels
+
+
+def best(plans: Sequence[Plan], rolled: Rolled) -> int:
+    """Return the index of the plan with the least summed latency; the first of equals."""
+    total = rolled.latency_s.sum(axis=1)
+    return int(np.argmax(total <= total.min() * (1 + 1e-9)))
+
+
+def menu(tuned: Sequence[Constants]) -> tuple[Constants, ...]:
+    """Return the prices under which candidate plans are made: the tuned ones first, then others around."""
+    others = (
+        Constants(horizon=1.0),
+        Constants(horizon=32.0),
+        Constants(bottleneck=0.25),
+        Constants(bottleneck=1.0),
+        Constants(bottleneck=4.0),
+        Constants(downlink=1.0),
+        Constants(bottleneck=1.0, downlink=1.0),
+        Constants(energy=1.0),
+        Constants(energy=10.0),
+        Constants(risk=1.0),
+    )
+    return tuple(dict.fromkeys((*tuned, *others)))

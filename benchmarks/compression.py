@@ -1,0 +1,502 @@
+"""Measure the compression of activations on the digits network: masks, codec, tables, plans.
+
+    python benchmarks/compression.py --quick            under a minute, first cross-validation only
+    python benchmarks/compression.py --json --figures docs/figures
+
+Uses the checkpoints of `python -m sat_env.compression.train`, which it makes where they are missing (once,
+about 10 minutes on two cores), and the shipped table. Standard errors take the images as the independent
+draws; the cross-validation seeds of an image are averaged first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sat_env.compression import measure, train
+from sat_env.compression.codec import RECIPES, Recipe, decode, encode, information_bits, reconstruct
+from sat_env.compression.measure import MENU, Fold
+from sat_env.compression.network import digits, folds
+from sat_env.compression.rule import adaptive_levels
+from sat_env.compression.sparsifier import Masks, streams_of
+from sat_env.compression.table import CompressionTable, load_table
+
+THREE_CUTS = (2, 4, 6)
+CHAIN = ("mask22-float32", "mask22-int8", "mask22-int8-ec")
+STRONG = MENU.index("mask22-int8-ec")
+
+
+@dataclass(frozen=True)
+class Args:
+    """Command line."""
+
+    json: bool = False
+    """Print one JSON object instead of text."""
+    quick: bool = False
+    """First cross-validation, fewer plans."""
+    out: Path = Path("runs/compression")
+    """Folder of the checkpoints."""
+    figures: Path | None = None
+    """Folder to draw the figures of docs/compression.md into."""
+    jobs: int = 2
+    """Processes, should the checkpoints have to be made."""
+    settings: train.Settings = field(default_factory=train.Settings)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything the sections measure on."""
+
+    folds: list[Fold]
+    jobs: list[train.Job]
+    table: CompressionTable
+    args: Args
+
+    def accuracy(self, outputs: Sequence[torch.Tensor]) -> dict[str, float]:
+        """Accuracy in percent of outputs, one for each fold, with its standard error."""
+        return percent(self.by_image([correct(f, o) for f, o in zip(self.folds, outputs, strict=True)]))
+
+    def drop(self, outputs: Sequence[torch.Tensor]) -> dict[str, float]:
+        """Accuracy lost, in points, against the uncompressed outputs: paired by image."""
+        pairs = zip(self.folds, outputs, strict=True)
+        return percent(self.by_image([f.correct * 1.0 - correct(f, o) for f, o in pairs]))
+
+    def gain(self, outputs: Sequence[torch.Tensor], rivals: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Accuracy gained over rival outputs, in points, and error saved, in nats: both paired by image."""
+        triples = list(zip(self.folds, outputs, rivals, strict=True))
+        right = [correct(f, o) * 1.0 - correct(f, r) for f, o, r in triples]
+        error = [measure.judge(f, [r, o]).error for f, o, r in triples]
+        saved, saved_se = measure.mean_and_error(self.by_image([e[0] - e[1] for e in error]))
+        return percent(self.by_image(right)) | {"saved_nats": float(saved), "saved_nats_se": float(saved_se)}
+
+    def error(self, outputs: Sequence[torch.Tensor]) -> float:
+        """Mean error of outputs in nats."""
+        errors = [measure.judge(f, [o]).error[0] for f, o in zip(self.folds, outputs, strict=True)]
+        return float(self.by_image(errors).mean())
+
+    def by_image(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """Average over the seeds of an image."""
+        return measure.by_image(self.folds, values)
+
+
+def correct(fold: Fold, output: torch.Tensor) -> np.ndarray:
+    """Which images of a fold (n,) an output gets right."""
+    return (output.argmax(1) == fold.labels).numpy()
+
+
+def percent(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard error of values by image, times 100."""
+    mean, error = measure.mean_and_error(values)
+    return {"value": float(100 * mean), "se": float(100 * error)}
+
+
+def plan_at(cuts: Sequence[int], level: int) -> list[int]:
+    """Return the plan that encodes at these cuts (after blocks 1 .. 7) with one level."""
+    return [level if cut in cuts else 0 for cut in range(1, 8)]
+
+
+def prepare(args: Args) -> Bench:
+    """Load the folds, after training what is missing."""
+    train.claim(args.out, args.settings)
+    jobs = [job for job in train.jobs_of(args.settings) if job[0] == 0 or not args.quick]
+    arguments = train.Args(args.settings, out=args.out, jobs=args.jobs)
+    if not all(train.is_trained(args.out, job) for job in jobs):
+        train.run_all("networks and masks", train.train_fold, arguments, jobs)
+    return Bench(
+        [train.load_fold(args.out, args.settings, job) for job in jobs], jobs, load_table("digits-vit"), args
+    )
+
+
+@torch.no_grad()
+def chain(bench: Bench) -> dict[str, Any]:
+    """Sparsify, quantise, entropy-code over three cuts: real bytes of what really travels."""
+    result: dict[str, Any] = {}
+    overhead = []
+    for name in CHAIN:
+        n_bytes, n_entries, outputs = 0, 0, []
+        for fold in bench.folds:
+            recipe, at_cut = RECIPES[name], []
+            sent: list[bytes] = []
+            for cut in range(7):
+                site = fold.sites[cut, name]
+
+                def through(stream, site=site, recipe=recipe, sent=sent):
+                    parts = [encode(part, recipe, site) for part in stream.split(64)]
+                    sent.extend(parts)
+                    return torch.cat([decode(part, site) for part in parts])
+
+                at_cut.append(through if cut + 1 in THREE_CUTS else None)
+            outputs.append(measure.run(fold, at_cut))
+            n_bytes += sum(map(len, sent))
+            n_entries += len(THREE_CUTS) * fold.streams[0].numel()
+            if recipe.entropy:
+                stream, site = fold.streams[3][:64], fold.sites[3, name]
+                ideal = information_bits(stream, recipe, site)
+                overhead.append(8 * len(encode(stream, recipe, site)) / ideal - 1)
+        drop, accuracy = bench.drop(outputs), bench.accuracy(outputs)
+        result[name] = {"ratio": 32 * n_entries / (8 * n_bytes), "drop_points": drop, "accuracy": accuracy}
+    result["coded_over_entropy_percent"] = float(100 * np.mean(overhead))
+    return result
+
+
+def sparsified(fold: Fold, masks: Masks | None, keep: float, cuts: Sequence[int]) -> torch.Tensor:
+    """Output when only the sparsifier stands at these cuts: the masks, or top-k with zeros without any."""
+    recipe = Recipe("sparse", keep=keep, number="float32", bits=32)
+
+    def change(cut: int):
+        site = masks.site(fold.streams[cut], cut, recipe) if masks else None
+        return lambda stream: reconstruct(stream, recipe, site)
+
+    return measure.run(fold, [change(cut) if cut + 1 in cuts else None for cut in range(7)])
+
+
+def masks_against_topk(bench: Bench) -> dict[str, Any]:
+    """Accuracy of learned masks and of top-k at every cut alone, and over three cuts."""
+    images, _ = digits()
+    first = [k for k, job in enumerate(bench.jobs) if job[0] == 0]
+    splits = [folds(bench.args.settings.n_folds, seed)[fold][0] for seed, fold in bench.jobs]
+    centred = [
+        Masks(streams_of(fold.network, images[rows])).requires_grad_(False)
+        for fold, rows in zip(bench.folds, splits, strict=True)
+    ]
+    kinds: dict[str, list[Masks | None]] = {"topk": [None] * len(bench.folds), "topk centred": list(centred)}
+    kinds["joint"] = [train.load_masks(bench.args.out, "joint", job) for job in bench.jobs]
+    for kind in ("separate", "static"):  # trained for the first cross-validation only
+        kinds[kind] = [
+            train.load_masks(bench.args.out, kind, job) if job[0] == 0 else None for job in bench.jobs
+        ]
+    first_bench = Bench(
+        [bench.folds[k] for k in first], [bench.jobs[k] for k in first], bench.table, bench.args
+    )
+    sets = {
+        **{f"cut {cut}": (cut,) for cut in range(1, 8)},
+        "cuts 2,4,6": THREE_CUTS,
+        "all cuts": range(1, 8),
+    }
+    result: dict[str, Any] = {}
+    for keep in (0.0625,) if bench.args.quick else (0.125, 0.0625):
+        for title, cuts in sets.items():
+            row: dict[str, Any] = {}
+            outputs: dict[str, list[torch.Tensor]] = {}
+            for kind, masks in kinds.items():
+                rival = kind in ("separate", "static")
+                if rival and len(cuts) == 1:
+                    continue
+                part, pool = (first, first_bench) if rival else (range(len(bench.folds)), bench)
+                outputs[kind] = [sparsified(bench.folds[k], masks[k], keep, cuts) for k in part]
+                row[kind] = pool.accuracy(outputs[kind]) | {"error_nats": pool.error(outputs[kind])}
+            row["joint - topk"] = bench.gain(outputs["joint"], outputs["topk"])
+            if "separate" in outputs:
+                joint = [outputs["joint"][k] for k in first]
+                row["joint - separate"] = first_bench.gain(joint, outputs["separate"])
+            result[f"keep {keep} {title}"] = row
+    return result
+
+
+def accumulation(bench: Bench) -> list[dict[str, Any]]:
+    """Error and drop of 1 to 7 cuts, spread evenly, beside the sum of what each cut costs alone."""
+    rows = []
+    for name in MENU[3:4] if bench.args.quick else MENU[3:]:
+        for n_cuts in range(1, 8):
+            cuts = np.rint(np.linspace(1, 7, n_cuts + 2)[1:-1] if n_cuts < 6 else np.arange(8 - n_cuts, 8))
+            plan = plan_at(cuts.astype(int).tolist(), MENU.index(name))
+            outputs = [measure.run_plan(fold, plan) for fold in bench.folds]
+            outcomes = [measure.judge(f, [o]).error[0] for f, o in zip(bench.folds, outputs, strict=True)]
+            mean, error = measure.mean_and_error(bench.by_image(outcomes))
+            rows.append(
+                {
+                    "level": name,
+                    "cuts": (np.flatnonzero(plan) + 1).tolist(),
+                    "summed_error_nats": measure.predicted_error(bench.table.errors, plan),
+                    "measured_error_nats": float(mean),
+                    "measured_error_se_nats": float(error),
+                    "drop_points": bench.drop(outputs),
+                }
+            )
+    return rows
+
+
+def predicted_against_measured(bench: Bench) -> dict[str, Any]:
+    """Random plans that the table has not seen: the drop it predicts and the drop measured."""
+    plans = measure.random_plans(20 if bench.args.quick else 200, seed=2)
+    outcomes = [measure.judge(fold, [measure.run_plan(fold, plan) for plan in plans]) for fold in bench.folds]
+    base = bench.by_image([fold.correct for fold in bench.folds])
+    right = bench.by_image([outcome.correct for outcome in outcomes])
+    kl = bench.by_image([outcome.error for outcome in outcomes])
+    summed = np.array([measure.predicted_error(bench.table.errors, plan) for plan in plans])
+    predicted = 100 * bench.table.accuracy_drop(summed)
+    measured, errors = (100 * a for a in measure.mean_and_error(base - right))
+    small, feasible = predicted < 2, predicted <= 1
+    kept = measured[feasible] - 1.96 * errors[feasible] <= 1
+    drop_at_mean = measured[feasible] <= 1
+    return {
+        "plans": len(plans),
+        "mae_points": float(np.abs(predicted - measured).mean()),
+        "mae_points_below_2": float(np.abs(predicted - measured)[small].mean()),
+        "plans_below_2": int(small.sum()),
+        "feasible": int(feasible.sum()),
+        "feasible_within_interval_percent": float(100 * kept.mean()),
+        "feasible_at_the_mean_percent": float(100 * drop_at_mean.mean()),
+        "mean_se_points": float(errors.mean()),
+        "mean_se_points_below_2": float(errors[small].mean()),
+        "summed_error_nats": summed.tolist(),
+        "measured_error_nats": kl.mean(1).tolist(),
+        "predicted_points": predicted.tolist(),
+        "measured_points": measured.tolist(),
+        "measured_se_points": errors.tolist(),
+        "_error_by_image": kl.mean(0).tolist(),
+    }
+
+
+def content(bench: Bench, errors_by_image: np.ndarray) -> dict[str, Any]:
+    """Error of the random plans by content complexity, in eight bins of images, relative to the mean."""
+    complexity = bench.by_image([fold.complexity for fold in bench.folds])
+    relative = errors_by_image / errors_by_image.mean()
+    bins = np.array_split(np.argsort(complexity), 8)
+    return {
+        "complexity": [float(complexity[rows].mean()) for rows in bins],
+        "relative_error": [float(relative[rows].mean()) for rows in bins],
+        "relative_error_se": [float(relative[rows].std(ddof=1) / np.sqrt(len(rows))) for rows in bins],
+        "rank_correlation": float(spearmanr(complexity, errors_by_image).statistic),
+    }
+
+
+def rule_against_fixed(bench: Bench) -> list[dict[str, Any]]:
+    """Ratio and drop over three-cut plans: fixed levels, quantised top-k, and the adaptive rule."""
+    complexity = np.concatenate([fold.complexity for fold in bench.folds])
+    bounds = np.quantile(complexity, [0.25, 0.5, 0.75])
+    bin_mean = [float(complexity[np.digitize(complexity, bounds) == b].mean()) for b in range(4)]
+    cut_sets = CUT_SETS[:1] if bench.args.quick else CUT_SETS
+    bits = np.array([level.bits_per_entry for level in bench.table.levels])
+
+    def fixed(level: int) -> list[tuple[list[torch.Tensor], float]]:
+        return [
+            ([measure.run_plan(fold, plan_at(cuts, level)) for fold in bench.folds], float(bits[level]))
+            for cuts in cut_sets
+        ]
+
+    def topk(level: int) -> list[tuple[list[torch.Tensor], float]]:
+        recipe = RECIPES[MENU[level]]
+        results = []
+        for cuts in cut_sets:
+            sizes: list[float] = []
+
+            def through(stream, recipe=recipe, sizes=sizes):
+                payload = encode(stream, recipe)
+                sizes.append(8 * len(payload) / stream.numel())
+                return decode(payload)
+
+            outputs = [
+                measure.run(fold, [through if c + 1 in cuts else None for c in range(7)])
+                for fold in bench.folds
+            ]
+            results.append((outputs, float(np.mean(sizes))))
+        return results
+
+    def adaptive(max_drop: float, by_content: bool) -> list[tuple[list[torch.Tensor], float]]:
+        results = []
+        for cuts in cut_sets:
+            chosen = [
+                adaptive_levels(bench.table, 8, cuts, bin_mean[b] if by_content else 1.0, max_drop)
+                for b in range(4)
+            ]
+            outputs = []
+            for fold in bench.folds:
+                output = fold.output.clone()
+                for levels in set(chosen):
+                    plan = np.zeros(7, dtype=int)
+                    plan[np.array(cuts) - 1] = levels
+                    rows = np.isin(
+                        np.digitize(fold.complexity, bounds), [b for b in range(4) if chosen[b] == levels]
+                    )
+                    output[rows] = measure.run_plan(fold, plan.tolist())[rows]
+                outputs.append(output)
+            results.append((outputs, float(np.mean([bits[list(levels)].mean() for levels in chosen]))))
+        return results
+
+    rows = []
+    policies = {
+        **{f"fixed {name}": (fixed, MENU.index(name)) for name in MENU[1:] if name != "mask22-int8"},
+        **{f"top-k {name[4:]}": (topk, MENU.index(name)) for name in MENU[3:]},
+    }
+    for name, (policy, level) in policies.items():
+        rows.append({"policy": name, **_ratio_and_drop(bench, policy(level))})
+    for max_drop in (0.01,) if bench.args.quick else (0.005, 0.01, 0.02):
+        for by_content in (False, True):
+            name = f"adaptive {100 * max_drop:g} points" + (", by content" if by_content else "")
+            rows.append({"policy": name, **_ratio_and_drop(bench, adaptive(max_drop, by_content))})
+    return rows
+
+
+CUT_SETS = [(2, 4, 6), (1, 4, 7), (3, 5, 7), (1, 2, 3)]
+
+
+def _ratio_and_drop(bench: Bench, results: list[tuple[list[torch.Tensor], float]]) -> dict[str, Any]:
+    """Average plans of the same policy: ratio of the mean bits, and drop paired by image."""
+    drops = [
+        np.mean([f.correct * 1.0 - correct(f, outputs[k]) for outputs, _ in results], axis=0)
+        for k, f in enumerate(bench.folds)
+    ]
+    worst = max(bench.drop(outputs)["value"] for outputs, _ in results)
+    ratio = 32 / float(np.mean([bits for _, bits in results]))
+    return {"ratio": ratio, "drop_points": percent(bench.by_image(drops)), "worst_plan_points": worst}
+
+
+def split_inference(bench: Bench) -> dict[str, Any]:
+    """Cut the network at a plan's cuts, pass real bytes between the parts, compare with the table."""
+    plan = (0, MENU.index("mask22-int8-ec"), 0, MENU.index("mask12-int6-ec"), 0, STRONG, 0)
+    outputs = [measure.run_plan(fold, plan, through_bytes=True) for fold in bench.folds]
+    direct = [measure.run_plan(fold, plan) for fold in bench.folds]
+    predicted = bench.table.accuracy_drop(measure.predicted_error(bench.table.errors, plan))
+    drop = bench.drop(outputs)
+    return {
+        "plan": [MENU[level] for level in plan],
+        "accuracy": bench.accuracy(outputs),
+        "drop_points": drop,
+        "predicted_drop_points": float(100 * predicted),
+        "within_interval": bool(abs(100 * predicted - drop["value"]) <= 1.96 * drop["se"]),
+        "bytes_change_nothing": all(torch.equal(a, b) for a, b in zip(outputs, direct, strict=True)),
+    }
+
+
+def main(args: Args) -> None:
+    """Run every section, print, draw."""
+    torch.set_num_threads(1)
+    bench = prepare(args)
+    base = bench.accuracy([fold.output for fold in bench.folds])
+    links = chain(bench)
+    plans = predicted_against_measured(bench)
+    by_content = content(bench, np.array(plans.pop("_error_by_image")))
+    end_to_end = links["mask22-int8-ec"]
+    result = {
+        "base_accuracy": base["value"],
+        "base_accuracy_se": base["se"],
+        "chain_ratio": end_to_end["ratio"],
+        "chain_drop_points": end_to_end["drop_points"]["value"],
+        "chain_drop_points_se": end_to_end["drop_points"]["se"],
+        "predicted_vs_measured_mae_points": plans["mae_points_below_2"],
+        "chain": links,
+        "masks_against_topk": masks_against_topk(bench),
+        "accumulation": accumulation(bench),
+        "plans": plans,
+        "content": by_content,
+        "rule": rule_against_fixed(bench),
+        "split_inference": split_inference(bench),
+        "networks": len(bench.folds),
+    }
+    if args.figures:
+        draw(result, bench.table, args.figures)
+    print(json.dumps(result) if args.json else "\n".join(text(result)))
+
+
+def text(value: Any, name: str = "") -> list[str]:
+    """Lines of text for a nested result; long lists of plans are left to --json."""
+    if isinstance(value, dict) and "se" in value:
+        rest = [f"{key} {item:.4g}" for key, item in value.items() if key not in ("value", "se")]
+        return [" ".join([f"{name} {value['value']:.2f} +- {value['se']:.2f}", *rest])]
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in text(item, f"{name} {key}".strip())]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [line for item in value for line in text(item, name)]
+    if isinstance(value, list):
+        return (
+            []
+            if len(value) > 10
+            else [f"{name} {[round(v, 4) if isinstance(v, float) else v for v in value]}"]
+        )
+    return [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"]
+
+
+def draw(result: dict[str, Any], table: CompressionTable, folder: Path) -> None:
+    """Draw the figures of docs/compression.md."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"figure.dpi": 90, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+    folder.mkdir(parents=True, exist_ok=True)
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    for r, level in enumerate(table.levels):
+        if r and level.name != "mask22-int8":
+            axes[0].semilogy(
+                range(1, 8), table.errors[:, r], "o-", label=f"{level.name}, {table.ratios()[r]:.0f}x"
+            )
+    axes[0].set(xlabel="cut after block", ylabel="KL divergence, nats", title="error of one encoding")
+    axes[0].legend(fontsize=7)
+    for name in ("mask22-int8-ec", "mask12-int6-ec", "mask06-int4-ec"):
+        rows = [row for row in result["accumulation"] if row["level"] == name]
+        axes[1].errorbar(
+            [row["summed_error_nats"] for row in rows],
+            [row["measured_error_nats"] for row in rows],
+            [1.96 * row["measured_error_se_nats"] for row in rows],
+            fmt="o-",
+            label=name,
+        )
+    limit = max(row["summed_error_nats"] for row in result["accumulation"])
+    axes[1].plot([0, limit], [0, limit], "k:", label="additive")
+    axes[1].set(xlabel="sum of single-cut errors, nats", ylabel="measured, nats", title="1 to 7 cuts")
+    axes[1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(folder / "compression_errors.png")
+
+    plans = result["plans"]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    axes[0].plot(plans["summed_error_nats"], plans["measured_points"], ".", label="random plans")
+    axes[0].plot(table.drop_knots[0], 100 * table.drop_knots[1], "k-", label="the table's map")
+    axes[0].set(xlabel="summed error, nats", ylabel="accuracy drop, points")
+    axes[0].legend()
+    axes[1].errorbar(
+        plans["predicted_points"],
+        plans["measured_points"],
+        1.96 * np.array(plans["measured_se_points"]),
+        fmt=".",
+        elinewidth=0.5,
+    )
+    axes[1].plot([-0.5, 4], [-0.5, 4], "k:")
+    axes[1].axvline(1, color="r", lw=0.8)
+    axes[1].axhline(1, color="r", lw=0.8)
+    axes[1].set(
+        xlabel="predicted drop, points", ylabel="measured drop, points", xlim=(-0.1, 3), ylim=(-0.6, 4)
+    )
+    figure.tight_layout()
+    figure.savefig(folder / "compression_plans.png")
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    for row in result["rule"]:
+        kind = row["policy"].split()[0]
+        marker = {"fixed": "o", "top-k": "x", "adaptive": "*"}[kind]
+        colour = {"fixed": "C0", "top-k": "C3", "adaptive": "C2"}[kind]
+        drop = row["drop_points"]
+        axes[0].errorbar(row["ratio"], drop["value"], 1.96 * drop["se"], fmt=marker, color=colour)
+    for kind, marker, colour in (("fixed level", "o", "C0"), ("top-k", "x", "C3"), ("adaptive", "*", "C2")):
+        axes[0].plot([], [], marker, color=colour, label=kind)
+    axes[0].set(xscale="log", xlabel="compression ratio", ylabel="accuracy drop, points", title="three cuts")
+    axes[0].set_yscale("symlog", linthresh=2)
+    axes[0].legend()
+    by = result["content"]
+    axes[1].errorbar(
+        by["complexity"], by["relative_error"], 1.96 * np.array(by["relative_error_se"]), fmt="o-"
+    )
+    axes[1].plot([0, 2.5], [0, 2.5], "k:", label="proportional")
+    axes[1].set(xlabel="content complexity", ylabel="relative error", title="eight bins of images")
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(folder / "compression_rule.png")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Args, description=__doc__))

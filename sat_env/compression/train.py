@@ -1,0 +1,272 @@
+"""Train the digits networks and their masks, measure every level at every cut, write the `digits-vit` table.
+
+    python -m sat_env.compression.train                      all of it, about 10 minutes on two cores
+    python -m sat_env.compression.train --jobs 1 --out DIR
+
+Each network, each set of masks and each fold's measurement is a file of its own under `out`: an interrupted
+run goes on where it stopped. Results depend on the seeds alone, not on the number of jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sat_env.compression import measure
+from sat_env.compression.codec import RECIPES
+from sat_env.compression.measure import MENU, Fold, Outcome
+from sat_env.compression.network import DigitsViT, digits, folds, train_network
+from sat_env.compression.sparsifier import KEEPS, Masks, any_cuts, single_cuts, streams_of, train_masks
+from sat_env.compression.table import CompressionTable, Level, save_table
+
+TABLES = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the results; a folder holds the results of one setting."""
+
+    seeds: int = 2
+    """Cross-validations, each with a split of its own."""
+    n_folds: int = 5
+    """Parts of a cross-validation."""
+    epochs: int = 40
+    """Passes over the training part for a network."""
+    mask_epochs: int = 16
+    """Passes for a set of masks."""
+    plans: int = 120
+    """Random plans to which the map from summed error to accuracy drop is fitted."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Command line of the training."""
+
+    settings: Settings = Settings()
+    out: Path = Path("runs/compression")
+    """Folder of the checkpoints."""
+    table: Path = TABLES / "digits-vit.json"
+    """Where the table goes."""
+    jobs: int = 2
+    """Processes, one thread each."""
+
+
+Job = tuple[int, int]  # cross-validation seed, fold
+
+
+def jobs_of(settings: Settings) -> list[Job]:
+    """Every (seed, fold)."""
+    return [(seed, fold) for seed in range(settings.seeds) for fold in range(settings.n_folds)]
+
+
+def train_fold(out: Path, settings: Settings, job: Job) -> None:
+    """Train what is not there yet of one fold: the network, joint masks; for seed 0 also the two rivals."""
+    torch.set_num_threads(1)
+    seed, fold = job
+    images, labels = digits()
+    train, _ = folds(settings.n_folds, seed)[fold]
+    if not (path := _network_path(out, job)).exists():
+        trained = train_network(images[train], labels[train], epochs=settings.epochs, seed=100 * seed + fold)
+        _save(trained.state_dict(), path)
+    network = load_network(out, job)
+    for kind, draw, static in (
+        ("joint", any_cuts, False),
+        ("separate", single_cuts, False),
+        ("static", any_cuts, True),
+    ):
+        path = _masks_path(out, kind, job)
+        if path.exists() or (kind != "joint" and seed > 0):
+            continue
+        masks = Masks(streams_of(network, images[train]), static=static)
+        train_masks(network, images[train], masks, draw, epochs=settings.mask_epochs, seed=100 * seed + fold)
+        _save(masks.state_dict(), path)
+
+
+def is_trained(out: Path, job: Job) -> bool:
+    """Whether `train_fold` has nothing left to do for a job."""
+    kinds = ("joint", "separate", "static") if job[0] == 0 else ("joint",)
+    return _network_path(out, job).exists() and all(_masks_path(out, kind, job).exists() for kind in kinds)
+
+
+def load_network(out: Path, job: Job) -> DigitsViT:
+    """Load a trained network."""
+    network = DigitsViT()
+    network.load_state_dict(torch.load(_network_path(out, job), weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def load_masks(out: Path, kind: str, job: Job) -> Masks:
+    """Load trained masks: "joint", "separate" or "static"."""
+    state = torch.load(_masks_path(out, kind, job), weights_only=True)
+    masks = Masks(torch.zeros(len(state["size"]), 2, 17, 64))
+    masks.load_state_dict(state)
+    return masks.requires_grad_(False)
+
+
+def load_fold(out: Path, settings: Settings, job: Job, kind: str = "joint") -> Fold:
+    """Load one fold, ready to be measured."""
+    seed, fold = job
+    images, labels = digits()
+    train, test = folds(settings.n_folds, seed)[fold]
+    return measure.prepare(load_network(out, job), load_masks(out, kind, job), images, labels, train, test)
+
+
+def table_plans(settings: Settings) -> list[tuple[int, ...]]:
+    """Plans the table rests on: every level at every cut alone, then the random ones."""
+    return measure.single_plans() + measure.random_plans(settings.plans, seed=1)
+
+
+def measure_fold(out: Path, settings: Settings, job: Job) -> None:
+    """Measure the table's plans on one fold and keep the outcome."""
+    torch.set_num_threads(1)
+    path = _outcome_path(out, job)
+    if path.exists():
+        return
+    fold = load_fold(out, settings, job)
+    outcome = measure.judge(fold, [measure.run_plan(fold, plan) for plan in table_plans(settings)])
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, correct=outcome.correct, error=outcome.error)
+    partial.replace(path)
+
+
+def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
+    """Sum up the measured folds in a table."""
+    jobs = jobs_of(settings)
+    all_folds = [load_fold(out, settings, job) for job in jobs]
+    outcomes = [_load_outcome(out, job) for job in jobs]
+    base = measure.by_image(all_folds, [fold.correct for fold in all_folds])
+    correct = measure.by_image(all_folds, [outcome.correct for outcome in outcomes])
+    error = measure.by_image(all_folds, [outcome.error for outcome in outcomes])
+    plans = table_plans(settings)
+    n_single = len(measure.single_plans())
+    errors = np.zeros((7, len(MENU)))
+    single_drop, single_se = np.zeros((7, len(MENU))), np.zeros((7, len(MENU)))
+    for plan, kl, right in zip(plans[:n_single], error, correct, strict=False):
+        cut = int(np.flatnonzero(plan)[0])
+        errors[cut, plan[cut]] = kl.mean()
+        single_drop[cut, plan[cut]], single_se[cut, plan[cut]] = measure.mean_and_error(base - right)
+    summed = np.array([measure.predicted_error(errors, plan) for plan in plans[n_single:]])
+    drop, drop_se = measure.mean_and_error(base - correct[n_single:])
+    knots = measure.fit_drop(summed, drop)
+    levels = tuple(_level(name, all_folds) for name in MENU)
+    accuracy, accuracy_se = measure.mean_and_error(base)
+    table = CompressionTable("digits-vit", levels, np.arange(1, 8) / 8, errors, knots, {})
+    residual = table.accuracy_drop(summed) - drop
+    complexity = measure.by_image(all_folds, [fold.complexity for fold in all_folds])
+    by_image = error[n_single:].mean(0) / error[n_single:].mean()
+    bins = np.array_split(np.argsort(complexity), 8)
+    provenance: dict[str, Any] = {
+        "command": command,
+        "settings": asdict(settings),
+        "network": "digits ViT, 8 blocks, 17 tokens x 64 channels; scikit-learn digits, 1797 images",
+        "base_accuracy": float(accuracy),
+        "base_accuracy_standard_error": float(accuracy_se),
+        "single_cut_drop_points": (100 * single_drop).tolist(),
+        "single_cut_drop_standard_error_points": (100 * single_se).tolist(),
+        "layer_importance": (errors.mean(1) / errors.mean()).tolist(),
+        "content_complexity_by_eighth": [float(complexity[rows].mean()) for rows in bins],
+        "relative_error_by_eighth": [float(by_image[rows].mean()) for rows in bins],
+        "drop_map": f"binned isotonic fit to {settings.plans} random plans of 1 to 7 cuts",
+        "drop_map_mean_absolute_error_points": float(100 * np.abs(residual).mean()),
+        "drop_map_mean_absolute_error_below_2_points": float(
+            100 * np.abs(residual[table.accuracy_drop(summed) < 0.02]).mean()
+        ),
+        "plan_standard_error_points": float(100 * drop_se.mean()),
+        "other_depths": "a cut of another model takes the error measured at its relative depth",
+        "other_models": "errors on any network but the one measured are borrowed, not known",
+        "throughput": f"one thread, {platform.machine()}, batches of 64 x 17 x 64 entries",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    return CompressionTable("digits-vit", levels, table.positions, errors, knots, provenance)
+
+
+def _level(name: str, all_folds: Sequence[Fold]) -> Level:
+    recipe = RECIPES[name]
+    if name == "none":
+        return Level(name, 1.0, 32, 32.0, np.inf, np.inf)
+    bits = np.mean([[measure.coded_bits(fold, recipe, cut) for cut in range(7)] for fold in all_folds])
+    return Level(name, recipe.keep, recipe.bits, float(bits), *measure.throughput(all_folds[0], recipe))
+
+
+def main(args: Args) -> None:
+    """Train, measure, write the table."""
+    if args.jobs < 1 or min(asdict(args.settings).values()) < 1:
+        raise ValueError(f"jobs is {args.jobs} and settings are {args.settings}, all must be at least 1")
+    torch.set_num_threads(1)
+    claim(args.out, args.settings)
+    jobs = jobs_of(args.settings)
+    run_all("networks and masks", train_fold, args, jobs)
+    run_all("measurements", measure_fold, args, jobs)
+    save_table(make_table(args.out, args.settings, "python -m sat_env.compression.train"), args.table)
+    print(f"wrote {args.table.name}")
+
+
+def claim(out: Path, settings: Settings) -> None:
+    """Make the folder, or refuse one that holds the results of other settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    record = asdict(settings) | {"keeps": list(KEEPS)}
+    if path.exists() and (found := json.loads(path.read_text())) != record:
+        raise ValueError(
+            f"out is {str(out)!r}, which holds results of {found}; settings asked for are {record}"
+        )
+    path.write_text(json.dumps(record))
+
+
+def run_all(title: str, work: Callable[[Path, Settings, Job], None], args: Args, jobs: Iterable[Job]) -> None:
+    """Run the work of every job in processes of one thread, with a progress bar."""
+    from rich.progress import track
+
+    # glibc gives large blocks back at every free; keeping them makes training a quarter faster.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "2000000000")
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "4000000000")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+        futures = [pool.submit(work, args.out, args.settings, job) for job in jobs]
+        for future in track(as_completed(futures), title, total=len(futures)):
+            future.result()
+
+
+def _network_path(out: Path, job: Job) -> Path:
+    return out / f"network-{job[0]}-{job[1]}.pt"
+
+
+def _masks_path(out: Path, kind: str, job: Job) -> Path:
+    return out / f"masks-{kind}-{job[0]}-{job[1]}.pt"
+
+
+def _outcome_path(out: Path, job: Job) -> Path:
+    return out / f"measured-{job[0]}-{job[1]}.npz"
+
+
+def _load_outcome(out: Path, job: Job) -> Outcome:
+    with np.load(_outcome_path(out, job)) as stored:
+        return Outcome(stored["correct"], stored["error"])
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write beside, then rename: a file that exists is whole."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Args, description=__doc__))
