@@ -22,12 +22,14 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.models import Run, make_worlds, new_model
+from agents.planner import BatchPlanner
 from agents.saved import Card, load_model, make_interface, predictor, write_card
 from agents.worlds import AgentWorlds
-from baselines.batch import Decider, play, priced_plans
+from baselines.batch import Decider, Plans, play, priced_plans
 from baselines.priced import load_constants
 from sat_env.evaluation.runner import episodes
-from sat_env.world import prepare
+from sat_env.problem import Problems
+from sat_env.world import World, prepare
 
 EVALUATIONS = "evaluations.csv"
 DEV_SEED = 1
@@ -108,7 +110,8 @@ class DevEvaluation(BaseCallback):
     """Play the development episodes every few updates; keep the weights that did best in ``model.zip``.
 
     The lines to beat, J of the every-epoch re-planner and of the tuned planner on the same episodes, stand
-    beside the agent's in the log and in ``evaluations.csv``.
+    beside the agent's in the log and in ``evaluations.csv``; so does ``changed``, the share of its plans that
+    cut elsewhere than the tuned planner would there.
     """
 
     def __init__(self, folder: Path, run: Run) -> None:
@@ -146,12 +149,22 @@ class DevEvaluation(BaseCallback):
         if self.model.num_timesteps == self.last_steps:
             return
         self.last_steps = self.model.num_timesteps
-        j_s = float(dev_j(self.run_, decider(self.run_, self.model)).mean())
+        planner = BatchPlanner(prepare(self.run_.scenario).world, self.run_.constants)
+        decide = decider(self.run_, self.model)
+        changed: list[float] = []
+
+        def compared(world: World, problems: Problems) -> Plans:
+            cuts, levels = decide(world, problems)
+            changed.append(float((cuts != planner.plans(problems)[0]).any(axis=1).mean()))
+            return cuts, levels
+
+        j_s = float(dev_j(self.run_, compared).mean())
         row = {
             "steps": float(self.model.num_timesteps),
             "j_s": j_s,
             "replan_j_s": self.lines_s["replan"],
             "tuned_j_s": self.lines_s["tuned"],
+            "changed": float(np.mean(changed)),
             "cpu_s": time.process_time(),
         }
         rows = read_evaluations(self.path) if self.path.is_file() else []
