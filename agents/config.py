@@ -43,6 +43,8 @@ class PPOConfig:
     """Logarithm of the first standard deviation of continuous actions."""
     versus: bool = True
     """Reward against the tuned planner on the same trace; off: against the reference latency."""
+    traces: int = 4
+    """Episodes each world plays before they come again; 0: always new ones."""
     dev_episodes: int = 12
     """Development episodes played to choose the best weights."""
     dev_every: int = 5
@@ -52,6 +54,8 @@ class PPOConfig:
         for name in ("steps", "num_envs", "rollout_epochs", "batch_size", "update_epochs", "dev_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.traces < 0:
+            raise ValueError(f"traces = {self.traces}: must be at least 0")
         if self.dev_every < 1:
             raise ValueError(f"dev_every = {self.dev_every}: must be at least 1")
         if not 0 <= self.gamma <= 1 or not 0 <= self.gae_lambda <= 1:
@@ -68,6 +72,7 @@ _SCRATCH = PPOConfig(
     gamma=0.5,
     hidden=(128, 128),
     versus=False,
+    traces=0,
 )
 DEFAULTS: dict[Algorithm, PPOConfig] = {
     "prices": PPOConfig(),

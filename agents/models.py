@@ -38,7 +38,9 @@ def make_worlds(run: Run) -> AgentWorlds:
     interface = make_interface(run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants)
     opponent = BatchPlanner(prepared.world, run.constants) if run.config.versus else None
     worlds = SlotwiseWorlds if run.algorithm == "maskable" else AgentWorlds
-    return worlds(prepared, interface, run.config.num_envs, opponent, "train", first_seed(run))
+    return worlds(
+        prepared, interface, run.config.num_envs, opponent, run.config.traces, "train", first_seed(run)
+    )
 
 
 def first_seed(run: Run) -> int:

@@ -21,14 +21,15 @@ class WorldsSnapshot(NamedTuple):
     """Everything the worlds of a training will ever depend on."""
 
     simulator: Snapshot
-    twin: Snapshot | None
+    theirs_s: NDArray[np.float64]
+    played: dict[int, NDArray[np.float64]]
     returns: NDArray[np.float64]
     lengths: Ints
     extra: Any  # of worlds of another kind
 
 
 class AgentWorlds(SatVecEnv):
-    """n worlds, each beside a twin: the same trace, played by the opponent.
+    """n worlds, each rewarded against an opponent that played the same trace.
 
     The reward is the opponent's latency minus the agent's, over the scenario's reference latency: how much
     better the agent fared in the same weather, outages and arrivals. The exogenous noise, common to both,
@@ -42,6 +43,9 @@ class AgentWorlds(SatVecEnv):
         `OneStep`; `agents.slotwise` has worlds for the other kind.
     num_envs : int
     opponent : BatchPlanner, optional
+    traces : int
+        Episodes each world plays before they come again; 0: always new ones. The opponent, whose plans cost
+        as much as the agent's, plays each only once.
     split : {"train", "dev", "test"}
     seed : int
         World i takes seed + i.
@@ -53,6 +57,7 @@ class AgentWorlds(SatVecEnv):
         interface: Any,
         num_envs: int,
         opponent: BatchPlanner | None = None,
+        traces: int = 0,
         split: Split = "train",
         seed: int = 0,
     ) -> None:
@@ -60,22 +65,54 @@ class AgentWorlds(SatVecEnv):
         VecEnv.__init__(self, num_envs, interface.observation_space, interface.action_space)
         self.interface: Any = interface
         self.opponent = opponent
+        self.traces = traces
         self.simulator = Simulator(prepared, num_envs, split)
-        self.twin = None if opponent is None else Simulator(prepared, num_envs, split)
         self._reference_s = prepared.scenario.reference_latency_s
         self._new_seeds = np.arange(seed, seed + num_envs, dtype=np.uint64)
+        # What the opponent's jobs took in this episode, and in those that come again (n, T).
+        self._theirs_s = np.full((num_envs, prepared.scenario.episode_epochs), self._reference_s)
+        self._played: dict[int, NDArray[np.float64]] = {}
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._started_s = time.monotonic()
 
     def reset(self) -> Flat:  # type: ignore[override]
-        """Start an episode in every world and its twin."""
-        for simulator in self._simulators():
-            simulator.begin(seeds=self._new_seeds)
+        """Start an episode in every world."""
+        if self._new_seeds is not None:
+            self.simulator.seeds[:] = self._new_seeds
+            self.simulator.episodes[:] = 0
+            self._played.clear()
         self._new_seeds = None
         self._returns[:] = 0.0
         self._lengths[:] = 0
+        self._begin()
         return self.observe()
+
+    def _begin(self) -> None:
+        """Start the next episode in every world (all are equally long), the opponent's first."""
+        simulator = self.simulator
+        if self.traces:
+            simulator.episodes %= self.traces
+        episode = int(simulator.episodes[0])
+        if self.opponent is not None:
+            if episode not in self._played:
+                if not self.traces:
+                    self._played.clear()
+                self._played[episode] = self._opponent_latency_s(self.opponent, episode)
+            self._theirs_s = self._played[episode]
+        simulator.begin()
+
+    def _opponent_latency_s(self, opponent: BatchPlanner, episode: int) -> NDArray[np.float64]:
+        """Let the opponent play an episode of every world; return the latencies (n, T)."""
+        twin = Simulator(self.simulator.prepared, self.num_envs, self.simulator.split)
+        twin.seeds[:] = self.simulator.seeds
+        twin.episodes[:] = episode
+        twin.begin()
+        latency_s = np.empty_like(self._theirs_s)
+        for t in range(latency_s.shape[1]):
+            twin.step(*opponent.plans(twin.problems))
+            latency_s[:, t] = twin.outcome.latency_s
+        return latency_s
 
     def observe(self) -> Flat:
         """Return what the agent sees of every world."""
@@ -83,18 +120,15 @@ class AgentWorlds(SatVecEnv):
         return flat
 
     def step_wait(self) -> Any:
-        """Run one job in every world, and the opponent's in every twin."""
+        """Run one job in every world."""
         return self.run_jobs(*self.interface.plans(self.simulator.problems, self._actions))
 
     def run_jobs(self, cuts: Ints, levels: Ints) -> Any:
-        """Run a job in every world under the agent's plans (n, K), and the opponent's in every twin."""
+        """Run a job in every world under the agent's plans (n, K)."""
         simulator = self.simulator
         simulator.step(cuts, levels)
-        theirs: NDArray[np.float64] | float = self._reference_s
-        if self.twin is not None and self.opponent is not None:
-            self.twin.step(*self.opponent.plans(self.twin.problems))
-            theirs = self.twin.outcome.latency_s
-        rewards = ((theirs - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
+        theirs_s = self._theirs_s[:, self._lengths[0]]
+        rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
         self._returns += rewards
         self._lengths += 1
         dones = simulator.over.copy()
@@ -111,22 +145,24 @@ class AgentWorlds(SatVecEnv):
                 }
             self._returns[dones] = 0.0
             self._lengths[dones] = 0
-            for each in self._simulators():
-                each.begin(np.flatnonzero(dones))
+            self._begin()
         return self.observe(), rewards, dones, infos
 
     def snapshot(self) -> WorldsSnapshot:
         """Return a copy of everything training goes on from."""
-        twin = None if self.twin is None else self.twin.snapshot()
         return WorldsSnapshot(
-            self.simulator.snapshot(), twin, self._returns.copy(), self._lengths.copy(), self.extra_state()
+            self.simulator.snapshot(),
+            self._theirs_s.copy(),
+            dict(self._played),
+            self._returns.copy(),
+            self._lengths.copy(),
+            self.extra_state(),
         )
 
     def restore(self, snapshot: WorldsSnapshot) -> None:
         """Put the worlds back where `snapshot` was taken."""
         self.simulator.restore(snapshot.simulator)
-        if self.twin is not None and snapshot.twin is not None:
-            self.twin.restore(snapshot.twin)
+        self._theirs_s, self._played = snapshot.theirs_s.copy(), dict(snapshot.played)
         self._returns[:], self._lengths[:] = snapshot.returns, snapshot.lengths
         self._new_seeds = None
         self.set_extra_state(snapshot.extra)
@@ -137,6 +173,3 @@ class AgentWorlds(SatVecEnv):
 
     def set_extra_state(self, state: Any) -> None:
         """Go on from what `extra_state` returned."""
-
-    def _simulators(self) -> list[Simulator]:
-        return [self.simulator] if self.twin is None else [self.simulator, self.twin]

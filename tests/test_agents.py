@@ -109,15 +109,17 @@ def test_a_residual_moves_cuts_by_one_and_stays_a_plan(outage, met, move):
     np.testing.assert_array_equal(levels, planned_levels)
 
 
-def test_the_twin_meets_the_same_trace_and_zero_actions_earn_nothing(outage):
-    worlds = make_worlds(tiny(outage))
+@pytest.mark.parametrize("traces", (0, 2))
+def test_the_opponent_meets_the_same_trace_and_zero_actions_earn_nothing(outage, traces):
+    worlds = make_worlds(tiny(outage, traces=traces))
     worlds.reset()
-    total, rng = 0.0, np.random.default_rng(0)
-    for _ in range(25):  # over the end of an episode
-        _, rewards, _, _ = worlds.step(np.zeros((4, 5), np.float32))
-        assert (rewards == 0.0).all()
-        np.testing.assert_array_equal(worlds.simulator.trace.items, worlds.twin.trace.items)
-        np.testing.assert_array_equal(worlds.simulator.trace.link_down_s, worlds.twin.trace.link_down_s)
+    total, rng, seen = 0.0, np.random.default_rng(0), []
+    for t in range(70):  # over three ends of episodes
+        _, rewards, dones, _ = worlds.step(np.zeros((4, 5), np.float32))
+        assert (rewards == 0.0).all() and dones.all() == (t % 20 == 19)
+        if t % 20 == 0:
+            seen.append(worlds.simulator.trace.items.copy())
+    assert np.array_equal(seen[0], seen[2]) == (traces == 2) and not np.array_equal(seen[0], seen[1])
     for _ in range(10):
         total += np.abs(worlds.step(rng.uniform(-1.0, 1.0, (4, 5)))[1]).sum()
     assert total > 0.0
