@@ -19,11 +19,11 @@ CONFIGS_DIR = Path(__file__).parent / "configs"
 class PPOConfig:
     """Hyper-parameters of a training run."""
 
-    steps: int = 120_000
+    steps: int = 80_000
     """Decisions to train on, over all worlds."""
     num_envs: int = 64
     """Worlds stepped at once."""
-    rollout_epochs: int = 64
+    rollout_epochs: int = 32
     """Decisions of each world between updates."""
     batch_size: int = 1024
     """Decisions of a minibatch."""
