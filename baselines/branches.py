@@ -15,15 +15,8 @@ from sat_env.planning import solve_batch
 from sat_env.planning.costs import Costs
 from sat_env.planning.exact import make_workspace
 from sat_env.problem import Problems, empty_problems, problems_handle, tabulate
-from sat_env.simulator import (
-    State,
-    copy_arrays,
-    empty_outcome,
-    empty_state,
-    outcome_handle,
-    state_handle,
-    step_worlds,
-)
+from sat_env.simulator import copy_arrays, step_worlds
+from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
 from sat_env.trace import Trace, trace_handle
 from sat_env.world import World, world_handle
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from baselines.branches import Branches, best, menu
 from baselines.priced import Constants
+from sat_env.knowledge import residual_outage_s
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem, Problems
-from sat_env.simulator import State, empty_state, residual_outage_s
+from sat_env.state import State, empty_state
 from sat_env.trace import Trace
 from sat_env.world import World
 
@@ -118,6 +119,7 @@ def imagined_trace(world: World, now: Problems) -> Trace:
         items=np.full((1, world.episode_epochs), world.items_mean),
         content=np.ones((1, world.episode_epochs)),
         downlink_factor=np.ones((1, world.episode_epochs + span, max(1, stations))),
+        rain_db=np.zeros((1, world.episode_epochs + span, max(1, stations))),
         charge=np.ones((1, nodes)),
     )
     ahead = np.arange(world.episode_epochs - t)

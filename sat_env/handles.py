@@ -47,7 +47,8 @@ def handle_maker(kind: type[NamedTuple]) -> Callable[[Any], Any]:
     """Return a function that turns an instance of the NamedTuple class `kind` into a handle.
 
     Call it once, at module level. Compiled code that takes a handle is cached on disk, so the types made
-    here are given importable names.
+    here are given importable names. Numba files what `make` compiled under its line number and unpickles
+    the NamedTuple classes it finds there: when one of them moves to another module, so must this line.
     """
     struct_type = structref.register(
         type(
