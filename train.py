@@ -25,7 +25,8 @@ from agents.planner import tuned_constants
 from baselines import make
 from baselines.priced import Constants
 from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
-from sat_env.evaluation.runner import world_of
+from sat_env.evaluation.runner import Reference, world_of
+from sat_env.policy import Policy
 from sat_env.scenario import Scenario, scenario_from_dict
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ OPPONENTS = (
     "single-satellite",
     "paper-astar",
     "static-astar",
+    "best-static",
     "replan-astar",
     "priced",
 )
@@ -113,7 +115,7 @@ def main(args: Args) -> None:
         training.train_all(runs, folders, args.resume is not None, args.jobs)
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: python train.py --resume {folders[0]}")
-    agents = [
+    agents: list[Policy | Reference] = [
         SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"ppo-{algo}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
         if (folder / "model.zip").is_file()
