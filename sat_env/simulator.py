@@ -70,7 +70,10 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     outcome.energy_j[b] = 0.0
     outcome.reload_bytes[b] = 0.0
     outcome.accuracy_drop[b] = 0.0
-    outcome.hop_bits[b, :] = 0.0
+
+    hop_bits = outcome.hop_bits[b]
+    for k in range(hop_bits.shape[0]):
+        hop_bits[k] = 0.0
 
     feasible, repaired = False, False
     if cuts[b, 0] != NO_PLAN:
@@ -105,8 +108,10 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
             )
             book_time(world, state, job, b, stages, stage_slot, stage_end, end_s)
         book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end)
-        problems.previous_cuts[b, :] = cuts[b]
-        problems.previous_levels[b, :] = levels[b]
+        previous_cuts, previous_levels = problems.previous_cuts[b], problems.previous_levels[b]
+        for k in range(previous_cuts.shape[0]):
+            previous_cuts[k] = cuts[b, k]
+            previous_levels[k] = levels[b, k]
         over_limit = error > world.error_budget * (1.0 + 1e-12)
     else:
         over_limit = False

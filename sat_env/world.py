@@ -322,15 +322,29 @@ def _localise(scenario: Scenario, contacts: ContactPlan) -> tuple[Ints, NDArray[
     links_of: list[Ints] = []
     for window in range(scenario.windows):
         rows = slice(window * length, (window + 1) * length)
-        nodes, local = np.unique(contacts.chain[rows], return_inverse=True)
-        chain[rows] = local.reshape(contacts.chain[rows].shape)
-        used = contacts.route_links[rows]
-        ids, local = np.unique(used, return_inverse=True)
-        offset = int(ids[0] < 0)  # the padding sorts first
-        links[rows] = local.reshape(used.shape) - offset
-        nodes_of.append(nodes.astype(np.int64))
-        links_of.append(ids[offset:].astype(np.int64))
+        nodes, chain[rows] = _numbered(contacts.chain[rows])
+        used, links[rows] = _numbered(contacts.route_links[rows])
+        nodes_of.append(nodes)
+        links_of.append(used)
     return chain, links, _padded(nodes_of), _padded(links_of)
+
+
+def _numbered(ids: NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Number the ids of a window by first use, so that what is used together lies together in memory.
+
+    Returns
+    -------
+    used : (n,)
+        The id of each number.
+    numbers : like `ids`
+        -1 where `ids` is.
+    """
+    used, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(used < 0, -1, first), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    padding = int(used[0] < 0)
+    return used[order][padding:].astype(np.int64), rank[inverse].reshape(ids.shape) - padding
 
 
 def _padded(rows: list[Ints]) -> Ints:

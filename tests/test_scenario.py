@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from sat_env.scenario import ScenarioError, load_scenario, scenario_from_dict, scenario_names
+from sat_env.scenario import FAULT_LEVELS, ScenarioError, load_scenario, scenario_from_dict, scenario_names
 from sat_env.world import prepare
 
 
@@ -76,3 +78,12 @@ def test_toml_file(tmp_path):
         load_scenario(str(path))
     with pytest.raises(ScenarioError, match="existing TOML file"):
         load_scenario(str(tmp_path / "none.toml"))
+
+
+def test_fault_levels_are_a_base_that_fields_change():
+    base = {"name": "x", "motion": {"kind": "walker"}}
+    harsh = scenario_from_dict({**base, "faults": {"level": "harsh", "reboot_s": 60.0}}).faults
+    assert harsh == dataclasses.replace(FAULT_LEVELS["harsh"], reboot_s=60.0)
+    assert scenario_from_dict({**base, "faults": {"level": "none"}}).faults.link_up_mean_s == 0.0
+    with pytest.raises(ScenarioError, match=r"faults\.level = .mild."):
+        scenario_from_dict({**base, "faults": {"level": "mild"}})

@@ -1,0 +1,228 @@
+"""Steps per second of the environment, as ratios to CartPole in the same process.
+
+    python benchmarks/speed.py [--json] [--quick]
+
+One process, one thread, CPU time; every figure is the median of at least five timings, taken in turns with
+CartPole's so that a busy machine slows both. Actions are drawn once; `three` puts the model on three slots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import sat_env
+from sat_env import encodings
+from sat_env.execution import assemble, calm_hops, run_calm
+from sat_env.knowledge import describe
+
+PLAN = [4, 8, 12, 12, 12, 12, 1, 1, 1, 1, 1, 1]  # WalkerOutage on three slots, 8 bit
+
+
+def timed(run: Callable[[int], None], count: int) -> float:
+    """Return CPU seconds of one of `count` runs."""
+    started = time.process_time()
+    run(count)
+    return (time.process_time() - started) / count
+
+
+def ratio_to_cartpole(
+    run: Callable[[int], None], count: int, per_run: int, repeats: int
+) -> tuple[float, float]:
+    """Return steps/s, and the median ratio to CartPole's, timed in turns."""
+    cartpole = gymnasium.make("CartPole-v1")
+    cartpole.reset(seed=0)
+
+    def step_cartpole(n: int) -> None:
+        for _ in range(n):
+            _, _, terminated, truncated, _ = cartpole.step(0)
+            if terminated or truncated:
+                cartpole.reset()
+
+    run(2)
+    step_cartpole(100)
+    rates, ratios = [], []
+    for _ in range(repeats):
+        peer_s = timed(step_cartpole, 2000)
+        own_s = timed(run, count) / per_run
+        rates.append(1 / own_s)
+        ratios.append(peer_s / own_s)
+    return float(np.median(rates)), float(np.median(ratios))
+
+
+def single(scenario: str, action: list[int] | None) -> Callable[[int], None]:
+    """Return a loop over the single environment behind `gymnasium.make`."""
+    env = gymnasium.make(f"sat_env/{scenario}-v0")
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    chosen = env.action_space.sample() if action is None else np.array(action)
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            _, _, _, truncated, _ = env.step(chosen)
+            if truncated:
+                env.reset()
+
+    return run
+
+
+def vector(scenario: str, worlds: int, action: list[int] | None) -> Callable[[int], None]:
+    """Return a loop over the native vector environment."""
+    envs = gymnasium.make_vec(f"sat_env/{scenario}-v0", num_envs=worlds)
+    envs.action_space.seed(0)
+    envs.reset(seed=0)
+    chosen = envs.action_space.sample() if action is None else np.tile(action, (worlds, 1))
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            envs.step(chosen)
+
+    return run
+
+
+def parts(worlds: int, repeats: int) -> dict[str, float]:
+    """Return microseconds a world takes in each part of a step (describe twice over is not a step)."""
+    from numba import njit
+
+    env = sat_env.SatVectorEnv(worlds, "WalkerOutage")
+    env.reset(seed=0)
+    env.step(np.tile(PLAN, (worlds, 1)))
+    simulator = env.worlds.simulator
+    cuts, levels = simulator.cuts, simulator.plan_levels
+    scratch = simulator.scratch
+    micro_batches = simulator.world.micro_batches
+
+    @njit
+    def execute(world, trace, state, problems, job, cuts, levels, scratch):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            stages = assemble(
+                world, trace, state, problems, job, b, cuts[b], levels[b], scratch[0], scratch[1]
+            )[0]
+            until = calm_hops(world, trace, state, job, b, stages, scratch[0])
+            run_calm(job, stages, 0.0, until, micro_batches)
+
+    @njit
+    def describe_all(world, trace, state, problems):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            describe(world, trace, state, problems, b)
+
+    actions = np.tile(PLAN, (worlds, 1))
+    previous = simulator.problems.previous_cuts
+    found = {
+        "decode": lambda n: [
+            encodings.decode(simulator.world, "plan", actions, previous, cuts.copy(), levels.copy())
+            for _ in range(n)
+        ],
+        "execute (calm)": lambda n: [
+            execute(
+                simulator.handles.world,
+                simulator.handles.trace,
+                simulator.handles.state,
+                simulator.handles.problems,
+                simulator.handles.job,
+                cuts,
+                levels,
+                scratch,
+            )
+            for _ in range(n)
+        ],
+        "describe": lambda n: [
+            describe_all(
+                simulator.handles.world,
+                simulator.handles.trace,
+                simulator.handles.state,
+                simulator.handles.problems,
+            )
+            for _ in range(n)
+        ],
+        "observe": lambda n: [env.worlds.observe() for _ in range(n)],
+        "begin an episode": lambda n: [simulator.begin() for _ in range(n)],
+    }
+    for run in found.values():
+        run(1)
+    return {
+        name: float(np.median([timed(run, 3) for _ in range(repeats)])) / worlds * 1e6
+        for name, run in found.items()
+    }
+
+
+COLD = """
+import time
+started = time.perf_counter()
+import sat_env
+env = sat_env.SatEnv("WalkerOutage")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+print(time.perf_counter() - started)
+"""
+
+
+def import_to_first_step_s() -> float:
+    """Return wall seconds from import to the first step in a new process, compiled code cached."""
+    runs = [
+        float(subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    return min(runs)
+
+
+def world_megabytes(worlds: int) -> float:
+    """Return what the arrays of `worlds` worlds of WalkerOutage take."""
+    simulator = sat_env.SatVectorEnv(worlds, "WalkerOutage").worlds.simulator
+    groups = (simulator.trace, simulator.state, simulator.problems, simulator.outcome)
+    return sum(field.nbytes for group in groups for field in group) / 1e6
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    repeats = 5 if arguments.quick else 11
+    sizes = (64, 1024) if arguments.quick else (64, 1024, 16384)
+    figures: dict[str, float] = {}
+
+    def note(name: str, run: Callable[[int], None], count: int, per_run: int) -> float:
+        rate, ratio = ratio_to_cartpole(run, count, per_run, repeats)
+        figures[f"steps_per_s/{name}"] = round(rate)
+        figures[f"over_cartpole/{name}"] = round(ratio, 3)
+        return ratio
+
+    figures["single_over_cartpole"] = round(note("single", single("WalkerOutage", PLAN), 1000, 1), 3)
+    for worlds in sizes:
+        ratio = note(f"vector{worlds}", vector("WalkerOutage", worlds, PLAN), max(2, 8192 // worlds), worlds)
+        if worlds == 1024:
+            figures["vector1024_over_cartpole"] = round(ratio, 3)
+    note("vector1024-random", vector("WalkerOutage", 1024, None), 8, 1024)
+    if "StarlinkLLM" in sat_env.scenario_names():
+        outage = note("single-random", single("WalkerOutage", None), 300, 1)
+        starlink = note("single-StarlinkLLM-random", single("StarlinkLLM", None), 300, 1)
+        figures["starlink_over_walker_outage"] = round(starlink / outage, 3)
+    for name, microseconds in parts(256, repeats).items():
+        figures[f"us_per_world/{name}"] = round(microseconds, 3)
+    figures["megabytes_1024_worlds"] = round(world_megabytes(1024), 1)
+    figures["import_to_first_step_s"] = round(import_to_first_step_s(), 2)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    table = Table("figure", "value")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:g}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
