@@ -62,6 +62,11 @@ def load_constants(scenario: str, variant: str) -> Constants:
     return Constants(**found[variant]["constants"]) if variant in found else Constants()
 
 
+def is_tuned(scenario: str) -> bool:
+    """Say whether constants were tuned for a scenario."""
+    return (CONSTANTS_DIR / f"{scenario}.json").is_file()
+
+
 def load_static(scenario: str) -> Plan:
     """Return the best static plan tuned for a scenario.
 
