@@ -1,19 +1,29 @@
-"""A saved policy: one zip that carries the network, its action encoding and the world it was trained on."""
+"""A saved policy: one zip that carries the network, what its actions mean and the world it was trained on."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from stable_baselines3 import PPO
+from numpy.typing import NDArray
 
-from sat_env import encodings, observation
+from agents.choice import LearnedChoice
+from agents.config import ALGORITHMS, Algorithm
+from agents.interface import Encoded, Flat, Interface, Predict
+from agents.prices import LearnedPrices
+from agents.residual import Residual
+from agents.slotwise import Slotwise
+from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
 from sat_env.problem import PlanningProblem
+from sat_env.simulator import NO_PLAN
+from sat_env.world import World
 
 MEMBER = "sat_env.json"
 
@@ -22,12 +32,48 @@ MEMBER = "sat_env.json"
 class Card:
     """What a policy file says of itself."""
 
-    algorithm: str
-    action: encodings.Encoding
+    algorithm: Algorithm
+    constants: dict[str, float]  # of the planner it acts through
     scenario: str
     scenario_hash: str
     steps: int
     seed: int
+
+
+INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
+    "prices": LearnedPrices,
+    "choice": LearnedChoice,
+    "residual": Residual,
+    "maskable": Slotwise,
+    "ppo-transformer": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+    "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
+    "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+}
+
+
+def make_interface(
+    algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants
+) -> Interface:
+    """Return how agents of an algorithm see and act in a world."""
+    return INTERFACES[algorithm](world, forecast_epochs, constants)
+
+
+def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
+    """Load the stable-baselines3 model of a policy file."""
+    from sb3_contrib import MaskablePPO
+    from stable_baselines3 import PPO
+
+    return (MaskablePPO if algorithm == "maskable" else PPO).load(path, device="cpu", **options)
+
+
+def predictor(model: Any) -> Predict:
+    """Return the most likely actions of a model as a function."""
+
+    def predict(flat: Flat, masks: NDArray[np.bool_] | None) -> NDArray[Any]:
+        options = {} if masks is None else {"action_masks": masks}
+        return np.asarray(model.predict(flat, deterministic=True, **options)[0])
+
+    return predict
 
 
 def write_card(path: Path, card: Card) -> None:
@@ -48,47 +94,88 @@ def read_card(path: Path) -> Card:
         raise ValueError(f"agent = {str(path)!r}: must be an existing policy file")
     try:
         with zipfile.ZipFile(path) as archive:
-            return Card(**json.loads(archive.read(MEMBER)))
+            card = Card(**json.loads(archive.read(MEMBER)))
+            Constants(**card.constants)
     except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"agent = {str(path)!r}: must be a policy saved by train.py") from None
+    if card.algorithm not in ALGORITHMS:
+        raise ValueError(f"agent = {str(path)!r}: algorithm {card.algorithm!r} must be one of {ALGORITHMS}")
+    return card
+
+
+def resized(policy: Any, interface: Interface) -> Any:
+    """Return a slot transformer with the same weights for the chain of `interface`."""
+    if policy.observation_space == interface.observation_space:
+        return policy
+    from agents.networks import SlotTransformerPolicy
+
+    size: Any = interface.observation_space
+    action: Any = interface.action_space
+    other = SlotTransformerPolicy(size, action, lambda _: 0.0, width=policy.width)
+    other.load_state_dict(policy.state_dict())
+    other.set_training_mode(False)
+    return other
 
 
 class SavedPolicy:
-    """A trained PPO behind the policy protocol: it reads the problem, encoded as the environment does."""
+    """A trained network behind the policy protocol: it reads the problem as it did in training.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+        Of its row in a table; default: the algorithm for ``model.zip``, else the name of the file.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
-        self.name = path.stem if path.stem != "model" else f"ppo-{self.card.action}"
-        self.model = PPO.load(path, device="cpu")
+        default = (
+            self.card.algorithm if self.card.algorithm.startswith("ppo") else f"ppo-{self.card.algorithm}"
+        )
+        self.name = name or (default if path.stem == "model" else path.stem)
+        self.model = load_model(path, self.card.algorithm)
+        self._world: World | None = None
+        self._interface: Interface | None = None
 
     def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Check that the policy fits the chain and the model of the scenario.
+        """Nothing is carried over: the network reads one decision at a time."""
+
+    def interface(self, world: World, forecast_epochs: int) -> Interface:
+        """Return how the policy sees and acts in a world.
 
         Raises
         ------
         ValueError
-            The observation has another size than the one the policy was trained on.
+            Observations or actions have another size than the policy was trained on.
         """
-        trained = self.model.observation_space
-        now = observation.observation_space(spec.slots)
-        if trained != now:
-            raise ValueError(
-                f"agent = {self.name!r}: was trained on other observations than {spec.scenario} gives "
-                f"({spec.slots} slots)"
-            )
+        if self._interface is None or self._world is not world:
+            constants = Constants(**self.card.constants)
+            made = make_interface(self.card.algorithm, world, forecast_epochs, constants)
+            trained = self.model
+            if self.card.algorithm == "ppo-transformer":
+                trained.policy = resized(trained.policy, made)
+                trained.observation_space, trained.action_space = made.observation_space, made.action_space
+            if (
+                made.observation_space != trained.observation_space
+                or made.action_space != trained.action_space
+            ):
+                raise ValueError(
+                    f"agent = {self.name!r}: was trained on {self.card.scenario}, with other observations or "
+                    f"actions than this scenario's {world.chain.shape[1]} slots and {len(world.block_flops)} "
+                    "blocks; must be played on a scenario of the same sizes"
+                )
+            self._world, self._interface = world, made
+        return self._interface
 
-    def act(self, problem: PlanningProblem) -> Plan:
-        """Return the network's most likely plan."""
+    def act(self, problem: PlanningProblem) -> Plan | None:
+        """Return the network's most likely plan; None where its planner finds none."""
         if problem.problems is None or problem.world is None:
             raise ValueError(
                 "act: a learned agent needs a problem of an environment, not one built from arrays"
             )
-        flat = observation.encode(problem.world, problem.problems, problem.forecast_epochs)
-        action, _ = self.model.predict(observation.split(flat, problem.slots), deterministic=True)
-        cuts = np.zeros((1, problem.slots), np.int64)
-        levels = np.zeros((1, problem.slots), np.int64)
-        encodings.decode(
-            problem.world, self.card.action, action, problem.problems.previous_cuts, cuts, levels
-        )
+        interface = self.interface(problem.world, problem.forecast_epochs)
+        cuts, levels = interface.decide(problem.problems, predictor(self.model))
+        if cuts[0, 0] == NO_PLAN:
+            return None
         return Plan(tuple(cuts[0].tolist()), tuple(levels[0].tolist()))

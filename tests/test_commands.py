@@ -87,23 +87,32 @@ def test_train_leaves_a_run_folder_and_eval_reads_it(tmp_path):
     folder = tmp_path / "run"
     trained = run("train.py", "--scenario", "PaperStatic", *TINY, "--out", str(folder))
     assert trained.returncode == 0, trained.stderr
-    for name in ("config.json", "command.txt", "model.zip", "results.json", "logs/progress.csv"):
+    for name in (
+        "config.json",
+        "command.txt",
+        "model.zip",
+        "results.json",
+        "logs/progress.csv",
+        "last.zip",
+        "evaluations.csv",
+        "curve.png",
+    ):
         assert (folder / name).is_file(), name
     assert list((folder / "logs").glob("events.out.tfevents.*"))
     results = json.loads((folder / "results.json").read_text())
-    assert {row["entry"] for row in results["rows"]} >= {"ppo-fractions", "static-astar", "uniform"}
+    assert {row["entry"] for row in results["rows"]} >= {"ppo-prices", "static-astar", "uniform"}
     played = run(
         "eval.py", "--agents", f"random,{folder / 'model.zip'}", "--scenarios", "PaperStatic",
         "--episodes", "1", "--out", str(tmp_path / "r.json"),
     )  # fmt: skip
     assert played.returncode == 0, played.stderr
-    assert "ppo-fractions" in played.stdout
+    assert "ppo-prices" in played.stdout
 
 
 def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "--scenario", "PaperStatic", "--steps", "2000000",
+        [sys.executable, str(ROOT / "train.py"), "--algo", "ppo", "--scenario", "PaperStatic", "--steps", "2000000",
          "--episodes", "1", "--out", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
@@ -122,9 +131,9 @@ def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
     from stable_baselines3 import PPO
 
     reached = PPO.load(folder / "checkpoint.zip", device="cpu").num_timesteps
-    config["steps"] = reached + 4096
+    config["config"]["steps"] = reached + 4096
     (folder / "config.json").write_text(json.dumps(config))
     resumed = run("train.py", "--resume", str(folder), "--episodes", "1")
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed at step {reached}" in resumed.stdout
-    assert PPO.load(folder / "model.zip", device="cpu").num_timesteps == reached + 4096
+    assert PPO.load(folder / "last.zip", device="cpu").num_timesteps == reached + 4096

@@ -1,0 +1,109 @@
+"""Hyper-parameters of training: dataclasses with a default an algorithm, and files where a scenario differs.
+
+Importing this needs no torch, so that train.py can show its options and refuse bad ones at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Algorithm = Literal["prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+CONFIGS_DIR = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyper-parameters of a training run."""
+
+    steps: int = 80_000
+    """Decisions to train on, over all worlds."""
+    num_envs: int = 64
+    """Worlds stepped at once."""
+    rollout_epochs: int = 32
+    """Decisions of each world between updates."""
+    batch_size: int = 1024
+    """Decisions of a minibatch."""
+    update_epochs: int = 8
+    """Passes over a rollout."""
+    learning_rate: float = 1e-3
+    """Of Adam, falling linearly to a tenth."""
+    gamma: float = 0.9
+    """Discount: decisions last for the backlog and the loads, some ten epochs."""
+    gae_lambda: float = 0.9
+    """Of the advantage estimate."""
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers; of a transformer, the width of a token."""
+    log_std_init: float = -0.7
+    """Logarithm of the first standard deviation of continuous actions."""
+    versus: bool = True
+    """Reward against the tuned planner on the same trace; off: against the reference latency."""
+    traces: int = 4
+    """Episodes each world plays before they come again; 0: always new ones."""
+    dev_episodes: int = 12
+    """Development episodes played to choose the best weights."""
+    dev_every: int = 5
+    """Updates between two such evaluations."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "rollout_epochs", "batch_size", "update_epochs", "dev_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.traces < 0:
+            raise ValueError(f"traces = {self.traces}: must be at least 0")
+        if self.dev_every < 1:
+            raise ValueError(f"dev_every = {self.dev_every}: must be at least 1")
+        if not 0 <= self.gamma <= 1 or not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"gamma, gae_lambda = {self.gamma}, {self.gae_lambda}: must be in 0..1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate}: must be above 0")
+
+
+_SCRATCH = PPOConfig(
+    steps=600_000,
+    num_envs=128,
+    rollout_epochs=32,
+    update_epochs=4,
+    gamma=0.5,
+    hidden=(128, 128),
+    versus=False,
+    traces=0,
+)
+DEFAULTS: dict[Algorithm, PPOConfig] = {
+    "prices": PPOConfig(),
+    "choice": PPOConfig(),
+    "residual": PPOConfig(hidden=(128, 128)),
+    "ppo": _SCRATCH,
+    "ppo-transformer": replace(_SCRATCH, steps=200_000, hidden=(32,)),
+    "maskable": replace(_SCRATCH, gamma=0.9),  # a sub-step of six
+    "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
+}
+
+
+def default_config(algorithm: Algorithm, scenario: str) -> PPOConfig:
+    """Return the hyper-parameters of an algorithm, with what ``configs/SCENARIO.json`` changes of them.
+
+    Raises
+    ------
+    ValueError
+        The file names a hyper-parameter that does not exist.
+    """
+    path = CONFIGS_DIR / f"{scenario}.json"
+    changes: dict[str, Any] = {}
+    if path.is_file():
+        changes = json.loads(path.read_text(encoding="utf-8")).get(algorithm, {})
+    return replace(DEFAULTS[algorithm], **checked(changes))
+
+
+def checked(values: dict[str, Any]) -> dict[str, Any]:
+    """Return plain data as fields of `PPOConfig`; refuses a name that is none."""
+    known = {field.name for field in fields(PPOConfig)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name} = {values[name]!r}: must be one of {', '.join(sorted(known))}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

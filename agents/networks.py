@@ -1,0 +1,199 @@
+"""A transformer over the slots of a chain: the same weights serve a chain of any length and any model.
+
+A token a slot, and one for the ground. What belongs to a hop enters twice: every pair of slots has its own
+bias on the attention between them, read from the state of the hop, and every slot's token holds its hops to
+the next slot and to the ground. The head reads one share and one level off each slot's token. Nothing in it
+depends on the length of the chain, so `agents.saved` can put trained weights into a network for another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from sat_env import observation
+
+SLOT_ENTRIES = (
+    "slot_speed",
+    "slot_busy",
+    "slot_reboot",
+    "slot_charge",
+    "slot_light",
+    "slot_light_ahead",
+    "slot_resident_from",
+    "slot_resident_to",
+    "previous_cuts",
+    "previous_levels",
+)
+HOP_ENTRIES = ("hop_rate", "hop_latency", "hop_wait", "hop_down", "hop_age", "hop_backup")
+GLOBAL_ENTRIES = ("job", "recent_jobs", "chain_change")
+GLOBALS = 6
+PLACES = 4  # sensing slot, ground, distance from the start and to the end of the chain
+
+
+def slots_of(size: int) -> int:
+    """Return K of a flat observation of this size.
+
+    Raises
+    ------
+    ValueError
+        No chain has such observations.
+    """
+    for slots in range(1, 65):
+        if observation.vector_size(slots) == size:
+            return slots
+    raise ValueError(f"observation = {size} numbers: must be those of a chain of 1 to 64 slots")
+
+
+class SlotEncoder(nn.Module):
+    """Observations (B, D) to tokens (B, K + 1, width): slots, then the ground.
+
+    Parameters
+    ----------
+    slots : int
+        K.
+    width, heads, layers : int
+    """
+
+    def __init__(self, slots: int, width: int = 32, heads: int = 4, layers: int = 2) -> None:
+        super().__init__()
+        self.slots, self.heads, self.layers = slots, heads, layers
+        features = len(SLOT_ENTRIES) + 2 * len(HOP_ENTRIES) + GLOBALS + PLACES
+        self.embed = nn.Linear(features, width)
+        self.edge_bias = nn.ModuleList(
+            nn.Sequential(nn.Linear(len(HOP_ENTRIES) + 3, 16), nn.Tanh(), nn.Linear(16, heads))
+            for _ in range(layers)
+        )
+        self.queries = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))
+        self.mixes = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * layers + 1))
+        rows, columns = np.triu_indices(slots + 1, 1)
+        rows, columns = rows[rows < slots], columns[rows < slots]
+        self.register_buffer("rows", torch.as_tensor(rows), persistent=False)
+        self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
+        place = np.zeros((slots + 1, PLACES), np.float32)
+        place[0, 0] = place[slots, 1] = 1.0
+        place[:, 2] = np.arange(slots + 1) / 8.0
+        place[:, 3] = np.arange(slots, -1, -1) / 8.0
+        self.register_buffer("place", torch.as_tensor(place), persistent=False)
+        direction = np.zeros((slots + 1, slots + 1, 3), np.float32)
+        direction[rows, columns, 0] = direction[columns, rows, 1] = 1.0
+        direction[np.arange(slots), np.arange(1, slots + 1), 2] = 1.0  # neighbours
+        self.register_buffer("direction", torch.as_tensor(direction), persistent=False)
+
+    def forward(self, flat: Tensor, filled: Tensor | None = None) -> Tensor:
+        """Return the tokens; `filled` (B, K + 1) masks padding out of the attention where given."""
+        tokens, edges = self.read(flat)
+        x = self.embed(tokens)
+        batch, count, width = x.shape
+        for i in range(self.layers):
+            bias = self.edge_bias[i](edges).permute(0, 3, 1, 2)  # (B, heads, K+1, K+1)
+            if filled is not None:
+                bias = bias.masked_fill(~filled[:, None, None, :], -1e9)
+            q, k, v = (
+                part.reshape(batch, count, self.heads, -1).transpose(1, 2)
+                for part in self.queries[i](self.norms[2 * i](x)).chunk(3, dim=-1)
+            )
+            mixed = torch.softmax(q @ k.transpose(-1, -2) / (width / self.heads) ** 0.5 + bias, dim=-1) @ v
+            x = x + self.mixes[i](mixed.transpose(1, 2).reshape(batch, count, width))
+            x = x + self.mlps[i](self.norms[2 * i + 1](x))
+        out: Tensor = self.norms[-1](x)
+        return out
+
+    def read(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of tokens (B, K+1, F) and of pairs (B, K+1, K+1, E)."""
+        seen = observation.split(flat, self.slots)  # type: ignore[arg-type]
+        batch, count = flat.shape[0], self.slots + 1
+        nodes = flat.new_zeros(batch, count, len(SLOT_ENTRIES))
+        for i, name in enumerate(SLOT_ENTRIES):
+            entry: Any = seen[name]
+            nodes[:, : entry.shape[1], i] = entry
+        edges = flat.new_zeros(batch, count, count, len(HOP_ENTRIES) + 3)
+        hops = torch.stack([torch.as_tensor(seen[name]) for name in HOP_ENTRIES], dim=-1)
+        rows: Any = self.rows
+        columns: Any = self.columns
+        edges[:, rows, columns, : len(HOP_ENTRIES)] = hops
+        edges[:, columns, rows, : len(HOP_ENTRIES)] = hops
+        edges[..., len(HOP_ENTRIES) :] = self.direction  # type: ignore[assignment]
+        onward = flat.new_zeros(batch, count, 2 * len(HOP_ENTRIES))
+        first = torch.arange(self.slots)
+        onward[:, :-1, : len(HOP_ENTRIES)] = edges[:, first, first + 1, : len(HOP_ENTRIES)]
+        onward[:, :-1, len(HOP_ENTRIES) :] = edges[:, first, self.slots, : len(HOP_ENTRIES)]
+        shared = torch.cat([torch.as_tensor(seen[name]) for name in GLOBAL_ENTRIES], dim=1)
+        shared = shared[:, None].expand(batch, count, GLOBALS)
+        place: Any = self.place
+        return torch.cat([nodes, onward, shared, place.expand(batch, count, PLACES)], dim=-1), edges
+
+
+class SlotTransformerPolicy(ActorCriticPolicy):
+    """Actor and critic over one `SlotEncoder` each, for the encoding ``"fractions"``."""
+
+    def __init__(
+        self,
+        observation_space: gymnasium.spaces.Box,
+        action_space: gymnasium.spaces.Box,
+        lr_schedule: Any,
+        width: int = 32,
+        log_std_init: float = -0.7,
+        first_level: float = -0.8,
+        **kwargs: Any,
+    ) -> None:
+        self.width, self.first_level = width, first_level
+        super().__init__(
+            observation_space, action_space, lr_schedule, net_arch=[], log_std_init=log_std_init, **kwargs
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "width": self.width, "first_level": self.first_level}
+
+    def _build(self, lr_schedule: Any) -> None:
+        space: Any = self.observation_space
+        self.slots = slots_of(space.shape[0])
+        self.action_dist = DiagGaussianDistribution(2 * self.slots + 1)
+        self.actor = SlotEncoder(self.slots, self.width)
+        self.critic = SlotEncoder(self.slots, self.width)
+        self.action_net = nn.Linear(self.width, 2)  # share and level of each token
+        self.value_net = nn.Linear(self.width, 1)
+        self.log_std = nn.Parameter(torch.full((2,), self.log_std_init))
+        with torch.no_grad():
+            self.action_net.weight.mul_(0.01)
+            self.action_net.bias.copy_(torch.tensor([0.0, self.first_level]))
+        optimizer: Any = self.optimizer_class
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _distribution(self, flat: Tensor) -> DiagGaussianDistribution:
+        out = self.action_net(self.actor(flat.float()))
+        mean = torch.cat([out[:, :, 0], out[:, :-1, 1]], dim=1)
+        log_std = torch.cat([self.log_std[:1].expand(self.slots + 1), self.log_std[1:].expand(self.slots)])
+        distribution = cast(DiagGaussianDistribution, self.action_dist)
+        return distribution.proba_distribution(mean, log_std)
+
+    def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Return actions, values and log probabilities."""
+        distribution = self._distribution(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, log probabilities and entropy."""
+        distribution = self._distribution(obs)
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: Any) -> DiagGaussianDistribution:
+        """Return the distribution of actions."""
+        return self._distribution(obs)
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Return the values (B, 1): of the mean token."""
+        values: Tensor = self.value_net(self.critic(obs.float()).mean(dim=1))
+        return values

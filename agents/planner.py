@@ -1,0 +1,82 @@
+"""The priced planner on a batch of decisions: what agents that act through a planner plan with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.priced import Constants, load_constants, prices
+from sat_env.planning.batch import solve_batch
+from sat_env.planning.costs import Prices
+from sat_env.planning.exact import Workspace, make_workspace
+from sat_env.problem import Problems, tabulate
+from sat_env.simulator import NO_PLAN
+from sat_env.world import World
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FAMILIES = ("backlog", "priced", "replan")  # of tuned constants, the richest first
+
+
+def tuned_constants(scenario: str) -> Constants:
+    """Return the richest jointly tuned constants of a scenario, or the defaults where nothing was tuned."""
+    for family in FAMILIES:
+        found = load_constants(scenario, family)
+        if found != Constants():
+            return found
+    return Constants()
+
+
+class BatchPlanner:
+    """Exact A* under the prices of `constants`, or under others for each world.
+
+    Parameters
+    ----------
+    world : World
+    constants : Constants
+    """
+
+    PRICES = ("horizon", "bottleneck", "downlink", "energy", "risk")
+
+    def __init__(self, world: World, constants: Constants) -> None:
+        self.world = world
+        self.constants = constants
+        self.values = np.array([getattr(constants, name) for name in self.PRICES])  # (5,)
+        self._ones = replace(constants, horizon=1.0, bottleneck=1.0, downlink=1.0, energy=1.0, risk=1.0)
+        self._workspace: Workspace | None = None
+
+    def plans(self, problems: Problems, values: Array | None = None) -> tuple[Ints, Ints]:
+        """Return the plan of each problem, cuts and levels (B, K); NO_PLAN where none is feasible.
+
+        Parameters
+        ----------
+        problems : Problems
+        values : (B, 5), optional
+            Horizon (at least 1) and prices of each world, in the order of `PRICES`; default: the constants.
+        """
+        costs = tabulate(self.world, problems)
+        if self._workspace is None:
+            self._workspace = make_workspace(
+                problems.rate_bps.shape[1], costs.compute_s.shape[2], costs.error.shape[2]
+            )
+        found = solve_batch(costs, self._prices(problems, values), self._workspace)
+        cuts, levels = found.cuts, found.levels
+        cuts[~np.isfinite(found.objective)] = NO_PLAN
+        return cuts, levels
+
+    def _prices(self, problems: Problems, values: Array | None) -> Prices:
+        if values is None:
+            return prices(self.constants, self.world, problems)
+        # Every term is linear in its constant (the load's weight in one over the horizon).
+        unit = prices(self._ones, self.world, problems)
+        horizon, bottleneck, downlink, energy, risk = values.T
+        return Prices(
+            load_weight=unit.load_weight / horizon,
+            bottleneck=unit.bottleneck * bottleneck,
+            stage_price=unit.stage_price * energy[:, None],
+            hop_price=unit.hop_price * downlink[:, None, None],
+            hop_fixed_s=unit.hop_fixed_s * risk[:, None, None],
+        )

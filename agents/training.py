@@ -1,0 +1,311 @@
+"""Training: development episodes, best and last weights, checkpoints that resume exactly, several runs at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import random
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from agents.models import Run, make_worlds, new_model
+from agents.planner import BatchPlanner
+from agents.saved import Card, load_model, make_interface, predictor, write_card
+from agents.worlds import AgentWorlds
+from baselines.batch import Decider, Plans, play, priced_plans
+from baselines.priced import load_constants
+from sat_env.evaluation.runner import episodes
+from sat_env.problem import Problems
+from sat_env.world import World, prepare
+
+EVALUATIONS = "evaluations.csv"
+DEV_SEED = 1
+
+
+def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
+    """Write all that training goes on from: network, optimiser, worlds, random states. Atomic."""
+    env = model.get_env()
+    assert isinstance(env, AgentWorlds)
+    state = {
+        "worlds": env.snapshot(),
+        "last_obs": model._last_obs,
+        "last_episode_starts": model._last_episode_starts,
+        "episode_infos": model.ep_info_buffer,
+        "random": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002 - stable-baselines3 shuffles with it
+        "torch": torch.get_rng_state(),
+    }
+    for name, write in (
+        ("checkpoint.zip", lambda path: model.save(path)),
+        ("checkpoint.pkl", lambda path: path.write_bytes(pickle.dumps(state))),
+    ):
+        temporary = folder / f".{name}"
+        write(temporary)
+        os.replace(temporary, folder / name)
+
+
+def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
+    """Return the model of a checkpoint, its worlds and random states where they were.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no checkpoint.
+    """
+    check_checkpoint(folder)
+    env = make_worlds(run)
+    model: OnPolicyAlgorithm = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
+    state = pickle.loads((folder / "checkpoint.pkl").read_bytes())
+    env.restore(state["worlds"])
+    model._last_obs = state["last_obs"]
+    model._last_episode_starts = state["last_episode_starts"]
+    model.ep_info_buffer = state["episode_infos"]
+    random.setstate(state["random"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    return model
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a folder without a checkpoint."""
+    if not (folder / "checkpoint.zip").is_file() or not (folder / "checkpoint.pkl").is_file():
+        raise ValueError(
+            f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
+        )
+
+
+class Checkpoint(BaseCallback):
+    """Keep a checkpoint of the last update, at most every `every_s` seconds."""
+
+    def __init__(self, folder: Path, every_s: float) -> None:
+        super().__init__()
+        self.folder = folder
+        self.every_s = every_s
+        self._saved_s = -np.inf
+
+    def _on_rollout_start(self) -> None:
+        # Between update and rollout nothing is in flight: what is saved here resumes exactly.
+        if time.monotonic() - self._saved_s > self.every_s:
+            save_checkpoint(self.folder, self.model)  # type: ignore[arg-type]
+            self._saved_s = time.monotonic()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class DevEvaluation(BaseCallback):
+    """Play the development episodes every few updates; keep the weights that did best in ``model.zip``.
+
+    The lines to beat, J of the every-epoch re-planner and of the tuned planner on the same episodes, stand
+    beside the agent's in the log and in ``evaluations.csv``; so does ``changed``, the share of its plans that
+    cut elsewhere than the tuned planner would there.
+    """
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        super().__init__()
+        self.path = folder / EVALUATIONS
+        self.folder = folder
+        self.run_ = run
+        self.best_s = np.inf
+        self.last_steps = -1
+        self.lines_s: dict[str, float] = {}
+
+    def _on_training_start(self) -> None:
+        prepared = prepare(self.run_.scenario)
+        opponents = {
+            "replan": load_constants(self.run_.scenario.name, "replan"),
+            "tuned": self.run_.constants,
+        }
+        for name, constants in opponents.items():
+            self.lines_s[name] = float(dev_j(self.run_, priced_plans(constants, prepared)).mean())
+        if self.path.is_file():  # resumed: what came after the checkpoint is played again
+            rows = [row for row in read_evaluations(self.path) if row["steps"] <= self.num_timesteps]
+            self.best_s = min((row["j_s"] for row in rows), default=np.inf)
+            write_rows(self.path, rows)
+
+    def _on_rollout_start(self) -> None:
+        model: Any = self.model
+        if model.num_timesteps // (model.n_steps * model.n_envs) % self.run_.config.dev_every == 0:
+            self.evaluate()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def evaluate(self) -> None:
+        """Play, log, and keep the weights if they are the best."""
+        if self.model.num_timesteps == self.last_steps:
+            return
+        self.last_steps = self.model.num_timesteps
+        planner = BatchPlanner(prepare(self.run_.scenario).world, self.run_.constants)
+        decide = decider(self.run_, self.model)
+        changed: list[float] = []
+
+        def compared(world: World, problems: Problems) -> Plans:
+            cuts, levels = decide(world, problems)
+            changed.append(float((cuts != planner.plans(problems)[0]).any(axis=1).mean()))
+            return cuts, levels
+
+        j_s = float(dev_j(self.run_, compared).mean())
+        row = {
+            "steps": float(self.model.num_timesteps),
+            "j_s": j_s,
+            "replan_j_s": self.lines_s["replan"],
+            "tuned_j_s": self.lines_s["tuned"],
+            "changed": float(np.mean(changed)),
+            "cpu_s": time.process_time(),
+        }
+        rows = read_evaluations(self.path) if self.path.is_file() else []
+        if not any(seen["steps"] == row["steps"] for seen in rows):
+            write_rows(self.path, [*rows, row])
+        for name, value in row.items():
+            if name not in ("steps", "cpu_s"):
+                self.logger.record(f"dev/{name}", value)
+        if j_s < self.best_s:
+            self.best_s = j_s
+            save_policy(self.folder / "model.zip", self.model, self.run_)  # type: ignore[arg-type]
+
+
+def dev_j(run: Run, decide: Decider) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return J of each development episode in seconds."""
+    chosen = episodes(run.scenario, "dev", run.config.dev_episodes, DEV_SEED)
+    return play(prepare(run.scenario), chosen, "dev", decide).j_s
+
+
+def decider(run: Run, model: Any) -> Decider:
+    """Return the model as a function from a batch of problems to its most likely plans."""
+    interface = make_interface(
+        run.algorithm, prepare(run.scenario).world, run.scenario.forecast_epochs, run.constants
+    )
+    predict = predictor(model)
+    return lambda world, problems: interface.decide(problems, predict)
+
+
+def read_evaluations(path: Path) -> list[dict[str, float]]:
+    """Return the rows of an ``evaluations.csv``."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows as CSV, atomically; no rows, no file."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def train(
+    model: OnPolicyAlgorithm,
+    run: Run,
+    folder: Path,
+    callbacks: list[BaseCallback] | None = None,
+    checkpoint_every_s: float = 10.0,
+    progress_bar: bool = True,
+) -> None:
+    """Train up to `run.config.steps` steps in all, logging to CSV and TensorBoard under `folder`.
+
+    Leaves ``model.zip`` (best on development episodes), ``last.zip``, a checkpoint and ``evaluations.csv``.
+    """
+    logs = folder / "logs" if model.num_timesteps == 0 else folder / f"logs-{model.num_timesteps}"
+    model.set_logger(configure(str(logs), ["csv", "tensorboard"]))
+    evaluation = DevEvaluation(folder, run)
+    left = run.config.steps - model.num_timesteps
+    try:
+        if left > 0:
+            model.learn(
+                left,
+                callback=[evaluation, Checkpoint(folder, checkpoint_every_s), *(callbacks or [])],
+                reset_num_timesteps=False,
+                progress_bar=progress_bar,
+            )
+            evaluation.evaluate()
+            save_checkpoint(folder, model)
+    finally:
+        save_policy(folder / "last.zip", model, run)
+        model.logger.close()
+
+
+def train_all(runs: Sequence[Run], folders: Sequence[Path], resume: bool, jobs: int) -> None:
+    """Train every run in its folder, `jobs` at once."""
+    if len(runs) == 1:
+        train_in(runs[0], folders[0], resume, progress_bar=True)
+        return
+    Parallel(n_jobs=jobs)(
+        delayed(train_in)(run, folder, resume, progress_bar=False)
+        for run, folder in zip(runs, folders, strict=True)
+    )
+
+
+def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
+    """Train one run in its folder, from its checkpoint or from the start."""
+    torch.set_num_threads(1)  # these networks are too small for more
+    if not resume:
+        for name in ("checkpoint.zip", "checkpoint.pkl", "model.zip", EVALUATIONS):
+            (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
+    model = load_checkpoint(folder, run) if resume else new_model(run)
+    train(model, run, folder, progress_bar=progress_bar)
+
+
+def steps_done(folder: Path) -> int:
+    """Return the steps of the checkpoint in a run folder.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no checkpoint.
+    """
+    check_checkpoint(folder)
+    with zipfile.ZipFile(folder / "checkpoint.zip") as archive:
+        return int(json.loads(archive.read("data"))["num_timesteps"])
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw J on development episodes over training steps into ``curve.png``, if anything was evaluated."""
+    if not (folder / EVALUATIONS).is_file():
+        return
+    from matplotlib.figure import Figure
+
+    rows = read_evaluations(folder / EVALUATIONS)
+    steps = [row["steps"] for row in rows]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, [row["j_s"] for row in rows], marker="o", label="agent")
+    axes.axhline(rows[0]["replan_j_s"], color="tab:red", linestyle="--", label="replan-astar")
+    axes.axhline(rows[0]["tuned_j_s"], color="tab:green", linestyle=":", label="tuned prices")
+    axes.set(xlabel="training steps", ylabel="J on development windows (s)")
+    axes.legend()
+    figure.savefig(folder / "curve.png", dpi=120)
+
+
+def save_policy(path: Path, model: OnPolicyAlgorithm, run: Run) -> None:
+    """Save the policy with its card: everything another machine needs to play it."""
+    temporary = path.with_name(f".{path.name}")
+    model.save(temporary)
+    card = Card(
+        algorithm=run.algorithm,
+        constants=asdict(run.constants),
+        scenario=run.scenario.name,
+        scenario_hash=run.scenario.hash(),
+        steps=model.num_timesteps,
+        seed=run.seed,
+    )
+    write_card(temporary, card)
+    os.replace(temporary, path)

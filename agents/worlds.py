@@ -1,0 +1,175 @@
+"""The worlds an agent trains in: n worlds behind stable-baselines3's `VecEnv`, rewarded against an opponent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from agents.interface import Flat, Ints
+from agents.planner import BatchPlanner
+from sat_env.env import INFO_FIELDS
+from sat_env.sb3 import SatVecEnv
+from sat_env.simulator import Simulator, Snapshot, Split
+from sat_env.world import Prepared
+
+
+class WorldsSnapshot(NamedTuple):
+    """Everything the worlds of a training will ever depend on."""
+
+    simulator: Snapshot
+    theirs_s: NDArray[np.float64]
+    played: dict[int, NDArray[np.float64]]
+    returns: NDArray[np.float64]
+    lengths: Ints
+    extra: Any  # of worlds of another kind
+
+
+class AgentWorlds(SatVecEnv):
+    """n worlds, each rewarded against an opponent that played the same trace.
+
+    The reward is the opponent's latency minus the agent's, over the scenario's reference latency: how much
+    better the agent fared in the same weather, outages and arrivals. The exogenous noise, common to both,
+    drops out, and the sum of rewards is what the agent gains in J. Without an opponent its latency counts as
+    the reference: the reward is then 1 - latency / reference.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    interface : Interface
+        `OneStep`; `agents.slotwise` has worlds for the other kind.
+    num_envs : int
+    opponent : BatchPlanner, optional
+    traces : int
+        Episodes each world plays before they come again; 0: always new ones. The opponent, whose plans cost
+        as much as the agent's, plays each only once.
+    split : {"train", "dev", "test"}
+    seed : int
+        World i takes seed + i.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        interface: Any,
+        num_envs: int,
+        opponent: BatchPlanner | None = None,
+        traces: int = 0,
+        split: Split = "train",
+        seed: int = 0,
+    ) -> None:
+        self.render_mode = None  # VecEnv asks for it
+        VecEnv.__init__(self, num_envs, interface.observation_space, interface.action_space)
+        self.interface: Any = interface
+        self.opponent = opponent
+        self.traces = traces
+        self.simulator = Simulator(prepared, num_envs, split)
+        self._reference_s = prepared.scenario.reference_latency_s
+        self._new_seeds = np.arange(seed, seed + num_envs, dtype=np.uint64)
+        # What the opponent's jobs took in this episode, and in those that come again (n, T).
+        self._theirs_s = np.full((num_envs, prepared.scenario.episode_epochs), self._reference_s)
+        self._played: dict[int, NDArray[np.float64]] = {}
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._started_s = time.monotonic()
+
+    def reset(self) -> Flat:  # type: ignore[override]
+        """Start an episode in every world."""
+        if self._new_seeds is not None:
+            self.simulator.seeds[:] = self._new_seeds
+            self.simulator.episodes[:] = 0
+            self._played.clear()
+        self._new_seeds = None
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        self._begin()
+        return self.observe()
+
+    def _begin(self) -> None:
+        """Start the next episode in every world (all are equally long), the opponent's first."""
+        simulator = self.simulator
+        if self.traces:
+            simulator.episodes %= self.traces
+        episode = int(simulator.episodes[0])
+        if self.opponent is not None:
+            if episode not in self._played:
+                if not self.traces:
+                    self._played.clear()
+                self._played[episode] = self._opponent_latency_s(self.opponent, episode)
+            self._theirs_s = self._played[episode]
+        simulator.begin()
+
+    def _opponent_latency_s(self, opponent: BatchPlanner, episode: int) -> NDArray[np.float64]:
+        """Let the opponent play an episode of every world; return the latencies (n, T)."""
+        twin = Simulator(self.simulator.prepared, self.num_envs, self.simulator.split)
+        twin.seeds[:] = self.simulator.seeds
+        twin.episodes[:] = episode
+        twin.begin()
+        latency_s = np.empty_like(self._theirs_s)
+        for t in range(latency_s.shape[1]):
+            twin.step(*opponent.plans(twin.problems))
+            latency_s[:, t] = twin.outcome.latency_s
+        return latency_s
+
+    def observe(self) -> Flat:
+        """Return what the agent sees of every world."""
+        flat: Flat = self.interface.observe(self.simulator.problems)
+        return flat
+
+    def step_wait(self) -> Any:
+        """Run one job in every world."""
+        return self.run_jobs(*self.interface.plans(self.simulator.problems, self._actions))
+
+    def run_jobs(self, cuts: Ints, levels: Ints) -> Any:
+        """Run a job in every world under the agent's plans (n, K)."""
+        simulator = self.simulator
+        simulator.step(cuts, levels)
+        theirs_s = self._theirs_s[:, self._lengths[0]]
+        rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
+        self._returns += rewards
+        self._lengths += 1
+        dones = simulator.over.copy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            final = self.observe()
+            elapsed_s = round(time.monotonic() - self._started_s, 6)
+            for i in np.flatnonzero(dones):
+                infos[i] = {
+                    "terminal_observation": final[i],
+                    "TimeLimit.truncated": True,
+                    "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": elapsed_s},
+                    **{name: float(getattr(simulator.outcome, name)[i]) for name in INFO_FIELDS},
+                }
+            self._returns[dones] = 0.0
+            self._lengths[dones] = 0
+            self._begin()
+        return self.observe(), rewards, dones, infos
+
+    def snapshot(self) -> WorldsSnapshot:
+        """Return a copy of everything training goes on from."""
+        return WorldsSnapshot(
+            self.simulator.snapshot(),
+            self._theirs_s.copy(),
+            dict(self._played),
+            self._returns.copy(),
+            self._lengths.copy(),
+            self.extra_state(),
+        )
+
+    def restore(self, snapshot: WorldsSnapshot) -> None:
+        """Put the worlds back where `snapshot` was taken."""
+        self.simulator.restore(snapshot.simulator)
+        self._theirs_s, self._played = snapshot.theirs_s.copy(), dict(snapshot.played)
+        self._returns[:], self._lengths[:] = snapshot.returns, snapshot.lengths
+        self._new_seeds = None
+        self.set_extra_state(snapshot.extra)
+
+    def extra_state(self) -> Any:
+        """Return what worlds of another kind remember on top; nothing here."""
+        return None
+
+    def set_extra_state(self, state: Any) -> None:
+        """Go on from what `extra_state` returned."""

@@ -1,0 +1,254 @@
+"""Learned agents: what their actions mean, and that training resumes exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import simulator, small
+
+pytest.importorskip("stable_baselines3")
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.choice import KEEP, SHIFTS, LearnedChoice
+from agents.config import ALGORITHMS, default_config
+from agents.imitation import clone_planner
+from agents.models import Run, make_worlds, new_model
+from agents.planner import BatchPlanner
+from agents.prices import FEATURES, LearnedPrices, features, shifted
+from agents.residual import Residual
+from agents.saved import SavedPolicy
+from agents.slotwise import Slotwise
+from agents.training import decider, load_checkpoint, read_evaluations, save_policy, train
+from baselines.batch import play, priced_plans
+from baselines.priced import Constants
+from sat_env.evaluation.runner import episodes, run_episode
+from sat_env.plan import repair
+from sat_env.planning.costs import Costs
+from sat_env.planning.predict import plan_error
+from sat_env.problem import tabulate
+from sat_env.world import prepare
+
+CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, backlog=0.5)
+TRAINED = ALGORITHMS
+
+
+def tiny(outage, algorithm="prices", seed=0, **changes) -> Run:
+    config = dataclasses.replace(
+        default_config(algorithm, "none"),
+        **{"steps": 192, "num_envs": 4, "rollout_epochs": 8, "batch_size": 16, "update_epochs": 2,
+           "dev_episodes": 2, "dev_every": 2, **changes},
+    )  # fmt: skip
+    return Run(algorithm, small(outage.scenario), config, CONSTANTS, seed)
+
+
+def weights(model) -> list[np.ndarray]:
+    return [tensor.detach().numpy().copy() for tensor in model.policy.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def met(outage):
+    """Four worlds after ten epochs of the tuned planner."""
+    sim = simulator(outage, 4)
+    planner = BatchPlanner(outage.world, CONSTANTS)
+    for _ in range(10):
+        sim.step(*planner.plans(sim.problems))
+    return sim
+
+
+def test_action_zero_is_the_tuned_planner(outage, met):
+    expected = priced_plans(CONSTANTS, outage)(outage.world, met.problems)
+    prices = LearnedPrices(outage.world, 8, CONSTANTS)
+    choice = LearnedChoice(outage.world, 8, CONSTANTS)
+    residual = Residual(outage.world, 8, CONSTANTS)
+    residual.observe(met.problems)
+    for found in (
+        prices.plans(met.problems, np.zeros((4, 5), np.float32)),
+        choice.plans(met.problems, np.zeros(4, np.int64)),
+        residual.plans(met.problems, np.ones((4, 6), np.int64)),
+    ):
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_shifts_are_monotone_and_a_price_of_zero_can_rise(outage):
+    values = np.array([4.0, 0.0, 0.1, 0.0, 1.0])
+    moved = [shifted(values, np.full((1, 5), a))[0] for a in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(moved[2], values, rtol=1e-12)
+    assert (np.diff(moved, axis=0) >= 0).all() and (moved[4] > values).all()
+    assert all(row[0] >= 1.0 for row in moved)
+
+
+def test_features_are_bounded_named_and_move(outage, met):
+    seen = features(outage.world, met.problems, 8)
+    assert seen.shape == (4, len(FEATURES)) and seen.dtype == np.float32
+    assert np.isfinite(seen).all() and (np.abs(seen) <= 1.0).all()
+    fresh = features(outage.world, simulator(outage, 4).problems, 8)
+    resident = FEATURES.index("resident")
+    assert (fresh[:, resident] == 0.0).all() and (seen[:, resident] > 0.5).all()
+
+
+def test_keeping_the_plan(outage, met):
+    choice = LearnedChoice(outage.world, 8, CONSTANTS)
+    assert list(SHIFTS)[KEEP] == "keep the plan"
+    cuts, levels = choice.plans(met.problems, np.full(4, KEEP))
+    np.testing.assert_array_equal(cuts, met.problems.previous_cuts)
+    np.testing.assert_array_equal(levels, met.problems.previous_levels)
+
+
+@pytest.mark.parametrize("move", (0, 2))
+def test_a_residual_moves_cuts_by_one_and_stays_a_plan(outage, met, move):
+    residual = Residual(outage.world, 8, CONSTANTS)
+    residual.observe(met.problems)
+    cuts, levels = residual.plans(met.problems, np.full((4, 6), move))
+    planned, planned_levels = priced_plans(CONSTANTS, outage)(outage.world, met.problems)
+    assert (np.diff(cuts, axis=1) >= 0).all() and (cuts[:, -1] == planned[:, -1]).all()
+    assert (np.abs(cuts - planned) <= 1).all() and (cuts != planned).any()
+    np.testing.assert_array_equal(levels, planned_levels)
+
+
+@pytest.mark.parametrize("traces", (0, 2))
+def test_the_opponent_meets_the_same_trace_and_zero_actions_earn_nothing(outage, traces):
+    worlds = make_worlds(tiny(outage, traces=traces))
+    worlds.reset()
+    total, rng, seen = 0.0, np.random.default_rng(0), []
+    for t in range(70):  # over three ends of episodes
+        _, rewards, dones, _ = worlds.step(np.zeros((4, 5), np.float32))
+        assert (rewards == 0.0).all() and dones.all() == (t % 20 == 19)
+        if t % 20 == 0:
+            seen.append(worlds.simulator.trace.items.copy())
+    assert np.array_equal(seen[0], seen[2]) == (traces == 2) and not np.array_equal(seen[0], seen[1])
+    for _ in range(10):
+        total += np.abs(worlds.step(rng.uniform(-1.0, 1.0, (4, 5)))[1]).sum()
+    assert total > 0.0
+
+
+class Interrupt(BaseCallback):
+    """Interrupts after some steps, in the middle of a rollout."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.at = steps
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.at:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("algorithm", TRAINED)
+def test_interrupted_and_resumed_equals_uninterrupted(outage, tmp_path, algorithm):
+    run = tiny(outage, algorithm)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = new_model(run)
+    train(uninterrupted, run, whole, progress_bar=False)
+    at = int(np.random.default_rng(sum(map(ord, algorithm))).integers(40, 180))
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(run), run, parts, [Interrupt(at)], checkpoint_every_s=0.0, progress_bar=False)
+    np.random.seed(1)  # noqa: NPY002 stands for whatever happened in between
+    resumed = load_checkpoint(parts, run)
+    assert 0 < resumed.num_timesteps <= at
+    train(resumed, run, parts, progress_bar=False)
+    for mine, theirs in zip(weights(resumed), weights(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    seen = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(parts / "evaluations.csv")]
+    expected = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(whole / "evaluations.csv")]
+    assert seen == expected
+
+
+@pytest.mark.parametrize("algorithm", TRAINED)
+def test_a_saved_policy_plays_as_the_model_it_was(outage, tmp_path, algorithm):
+    run = tiny(outage, algorithm)
+    model = new_model(run)
+    save_policy(tmp_path / "model.zip", model, run)
+    prepared = prepare(run.scenario)
+    chosen = episodes(run.scenario, "test", 2, 0)
+    batch = play(prepared, chosen, "test", decider(run, model))
+    policy = SavedPolicy(tmp_path / "model.zip")
+    for i, episode in enumerate(chosen):
+        single = run_episode(policy, prepared, episode, "test")
+        assert single.j_s == pytest.approx(batch.j_s[i], rel=1e-12)
+
+
+def test_an_untrained_residual_is_the_planner(outage):
+    run = tiny(outage, "residual")
+    prepared = prepare(run.scenario)
+    chosen = episodes(run.scenario, "dev", 2, 0)
+    mine = play(prepared, chosen, "dev", decider(run, new_model(run)))
+    planner = play(prepared, chosen, "dev", priced_plans(CONSTANTS, prepared))
+    np.testing.assert_array_equal(mine.latency_s, planner.latency_s)
+
+
+def test_a_policy_of_plans_refuses_another_chain(outage, tmp_path):
+    run = tiny(outage, "ppo")
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    other = prepare(run.scenario.replace(**{"chain.slots": 5}))
+    policy = SavedPolicy(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match="5 slots"):
+        policy.interface(other.world, 8)
+    prices = tiny(outage, "prices")
+    save_policy(tmp_path / "prices.zip", new_model(prices), prices)
+    SavedPolicy(tmp_path / "prices.zip").interface(other.world, 8)  # prices fit any chain
+
+
+def test_unknown_hyper_parameters_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "Mine.json").write_text('{"prices": {"gama": 0.5}}')
+    monkeypatch.setattr("agents.config.CONFIGS_DIR", tmp_path)
+    with pytest.raises(ValueError, match="gama"):
+        default_config("prices", "Mine")
+
+
+def test_a_transformer_plays_another_chain_and_model(outage, tmp_path):
+    run = tiny(outage, "ppo-transformer")
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    policy = SavedPolicy(tmp_path / "model.zip")
+    other = run.scenario.replace(**{"chain.slots": 5, "model.units": 10})
+    for scenario in (run.scenario, other, run.scenario):
+        (episode,) = episodes(scenario, "test", 1, 0)
+        assert run_episode(policy, prepare(scenario), episode, "test").n_jobs == 20
+
+
+def test_masks_allow_exactly_what_keeps_a_plan_possible(outage, met):
+    slotwise = Slotwise(outage.world, 8, CONSTANTS)
+    rng = np.random.default_rng(0)
+    costs = tabulate(outage.world, met.problems)
+    for _ in range(20):
+
+        def draw(flat, masks):
+            assert masks.any(axis=1).all() and slotwise.observation_space.contains(flat[0])
+            return np.array([rng.choice(np.flatnonzero(row)) for row in masks])
+
+        cuts, levels = slotwise.decide(met.problems, draw)
+        for b in range(4):
+            one = Costs(*(field[b] for field in costs))
+            assert (np.diff(cuts[b]) >= 0).all() and cuts[b, -1] == slotwise.blocks
+            assert plan_error(one, cuts[b], levels[b]) <= one.error_budget * (1 + 1e-9)
+            fitted = cuts[b].copy()
+            assert repair(fitted, one.memory_bytes, one.memory_free_bytes, one.ground_hosts) == (True, False)
+
+
+def test_masks_allow_every_plan_that_fits(outage, met):
+    slotwise = Slotwise(outage.world, 8, CONSTANTS)
+    cuts, levels = priced_plans(CONSTANTS, outage)(outage.world, met.problems)
+
+    def follow(flat, masks):
+        slot = int(np.argmax(flat[0, -8:-2]))
+        actions = cuts[:, slot] * slotwise.levels + levels[:, slot]
+        assert masks[np.arange(4), actions].all()
+        return actions
+
+    np.testing.assert_array_equal(slotwise.decide(met.problems, follow)[0], cuts)
+
+
+def test_cloning_learns_the_planner(outage):
+    run = tiny(outage, "imitation")
+    run = run._replace(scenario=run.scenario.replace(**{"episode_epochs": 40}))
+    model = new_model(run)
+    env = model.get_env()
+    prepared = prepare(run.scenario)
+    share = clone_planner(model, prepared, env.interface, BatchPlanner(prepared.world, CONSTANTS), 0)
+    assert share > 0.7
