@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.priced import Constants, prices
+from baselines.priced import Constants, longest_s, prices
 from sat_env.evaluation.runner import Episode
 from sat_env.planning import solve_batch
-from sat_env.planning.exact import make_workspace
+from sat_env.planning.exact import Workspace, make_workspace
 from sat_env.problem import Problems, tabulate
-from sat_env.simulator import Simulator, Split
+from sat_env.simulator import NO_PLAN, Simulator, Split
 from sat_env.world import Prepared, World
 
 Ints = NDArray[np.int64]
@@ -62,19 +62,18 @@ def play(prepared: Prepared, episodes: Sequence[Episode], split: Split, decide: 
 
 
 def priced_plans(constants: Constants, prepared: Prepared) -> Decider:
-    """Return the decider of exact A* under prices; where no plan is feasible, the equal split."""
+    """Return the decider of exact A* under prices; it declines what is infeasible or hopeless."""
     world = prepared.world
-    slots, blocks = world.chain.shape[1], len(world.block_flops)
-    workspace = make_workspace(slots, blocks, len(prepared.levels))
-    equal_split = blocks * np.arange(1, slots + 1) // slots
+    workspace = make_workspace(world.chain.shape[1], len(world.block_flops), len(prepared.levels))
+    return lambda world, problems: plan_priced(constants, world, problems, workspace)
 
-    def decide(world: World, problems: Problems) -> Plans:
-        found = solve_batch(tabulate(world, problems), prices(constants, world, problems), workspace)
-        infeasible = ~np.isfinite(found.objective)
-        found.cuts[infeasible] = equal_split
-        return found.cuts, found.levels
 
-    return decide
+def plan_priced(constants: Constants, world: World, problems: Problems, workspace: Workspace) -> Plans:
+    """Return the plans of B problems under prices; a declined job has `NO_PLAN` as its first cut."""
+    found = solve_batch(tabulate(world, problems), prices(constants, world, problems), workspace)
+    found.cuts[found.makespan_s > longest_s(constants, world), 0] = NO_PLAN
+    found.cuts[~np.isfinite(found.objective), 0] = NO_PLAN
+    return found.cuts, found.levels
 
 
 def fixed_plans(cuts: Sequence[int], levels: Sequence[int]) -> Decider:

@@ -8,14 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from baselines.batch import Plans, plan_priced
 from baselines.priced import Constants, prices
 from sat_env.pipeline import job_run, job_run_handle
 from sat_env.plan import Plan
 from sat_env.planning import solve_batch
 from sat_env.planning.costs import Costs
 from sat_env.planning.exact import make_workspace
-from sat_env.problem import Problems, empty_problems, problems_handle, tabulate
-from sat_env.simulator import copy_arrays, step_worlds
+from sat_env.problem import Problems, empty_problems, problems_handle
+from sat_env.simulator import NO_PLAN, copy_arrays, step_worlds
 from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
 from sat_env.trace import Trace, trace_handle
 from sat_env.world import World, world_handle
@@ -57,7 +58,6 @@ class Branches:
         self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], resets)
         self.scratch = np.zeros((2, slots + 1), np.int64)
         self.workspace = make_workspace(slots, blocks, len(world.encode_entries_per_s))
-        self.equal_split = blocks * np.arange(1, slots + 1) // slots
         self.handles = (
             world_handle(self.world),
             trace_handle(self.trace),
@@ -82,7 +82,7 @@ class Branches:
         pairs = zip(found.cuts[feasible].tolist(), found.levels[feasible].tolist(), strict=True)
         return list(dict.fromkeys(Plan(tuple(cuts), tuple(levels)) for cuts, levels in pairs))
 
-    def roll(self, state: State, problems: Problems, plans: Sequence[Plan], epochs: int) -> Rolled:
+    def roll(self, state: State, problems: Problems, plans: Sequence[Plan | None], epochs: int) -> Rolled:
         """Run the current job under each plan, and the jobs of the next ``epochs - 1`` as `follow` decides.
 
         `state` and `problems` are of one world (B = 1); they are not changed.
@@ -92,10 +92,13 @@ class Branches:
             mine[:count] = now
         over = np.ones(len(self.state.epoch), np.bool_)
         over[:count] = False
-        cuts = np.zeros((len(over), len(self.equal_split)), np.int64)
+        cuts = np.zeros((len(over), self.world.chain.shape[1]), np.int64)
         levels = np.zeros_like(cuts)
         for c, plan in enumerate(plans):
-            cuts[c], levels[c] = plan.arrays()
+            if plan is None:
+                cuts[c] = NO_PLAN
+            else:
+                cuts[c], levels[c] = plan.arrays()
         latency_s = np.zeros((count, epochs))
         after = self.state
         for h in range(epochs):
@@ -111,14 +114,12 @@ class Branches:
                 break
         return Rolled(latency_s, after)
 
-    def _follow(self, count: int) -> tuple[Ints, Ints]:
+    def _follow(self, count: int) -> Plans:
         now = Problems(*(field[:count] for field in self.problems))
-        found = solve_batch(tabulate(self.world, now), prices(self.follow, self.world, now), self.workspace)
-        found.cuts[~np.isfinite(found.objective)] = self.equal_split
-        return found.cuts, found.levels
+        return plan_priced(self.follow, self.world, now, self.workspace)
 
 
-def best(plans: Sequence[Plan], rolled: Rolled) -> int:
+def best(rolled: Rolled) -> int:
     """Return the index of the plan with the least summed latency; the first of equals."""
     total = rolled.latency_s.sum(axis=1)
     return int(np.argmax(total <= total.min() * (1 + 1e-9)))

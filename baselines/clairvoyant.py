@@ -2,7 +2,7 @@
 
 Every epoch it tries a stated set of plans on the true trace, each followed by the priced planner for
 ``epochs - 1`` more jobs, and takes the best. The set: what every competitor it was given would do in its
-place, the exact plans under a menu of prices (`baselines.branches.menu`), and the plan before. With
+place, the exact plans under a menu of prices (`baselines.branches.menu`), the plan before, and declining the job. With
 ``epochs = 1`` it knows the fate of the current job only: what is left between the two lies across epochs.
 """
 
@@ -49,16 +49,16 @@ class Clairvoyant:
         for policy in self._competitors:
             policy.reset(spec, seed)
 
-    def act_knowing(self, simulator: Simulator) -> Plan:
+    def act_knowing(self, simulator: Simulator) -> Plan | None:
         """Return the best candidate on the true trace; the simulator (B = 1) is not changed."""
         state = State(*simulator.state)
         now = Problems(*simulator.problems)
         problem = simulator.problem()
         if self._branches is None:
-            count = len(self._menu) + len(self._competitors) + 1
+            count = len(self._menu) + len(self._competitors) + 2
             self._branches = Branches(simulator.world, Trace(*simulator.trace), count, self._menu[0])
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
         asked = [policy.act(problem) for policy in self._competitors]
-        plans = list(dict.fromkeys((*plans, previous, *asked)))
-        return plans[best(plans, self._branches.roll(state, now, plans, self.epochs))]
+        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *asked, None)))
+        return candidates[best(self._branches.roll(state, now, candidates, self.epochs))]

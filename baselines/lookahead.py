@@ -1,11 +1,12 @@
 """Look-ahead: candidate plans tried on the forecast, this job and the next ones, before one is chosen.
 
-Every epoch the exact plans under a menu of prices, the plan before and the best static one are simulated
-through this job and the next ``epochs - 1``, later jobs under the priced planner. What orbits determine
-(chain, contacts, light) is as it will be. Of everything random only what is known now is used: outages under
-way last as long as outages of their age do on average, no other fault happens, the burst decays to the mean,
-content and weather are average. Reloads, backlog, batteries and coming chain changes are thereby accounted
-for; luck is not. What became of satellites that left the chain is remembered from this policy's own plans.
+Every epoch the exact plans under a menu of prices, the plan before, the best static one and declining the
+job are simulated through this job and the next ``epochs - 1``, later jobs under the priced planner. What
+orbits determine (chain, contacts, light) is as it will be. Of everything random only what is known now is
+used: outages under way last as long as outages of their age do on average, no other fault happens, the burst
+decays to the mean, content and weather are average. Reloads, backlog, batteries and coming chain changes are
+thereby accounted for; luck is not. What became of satellites that left the chain is remembered from this
+policy's own plans.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class LookAhead:
         self._state = None
         self._branches = None
 
-    def act(self, problem: PlanningProblem) -> Plan:
+    def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the candidate with the least mean latency on the forecast."""
         world, now = problem.world, problem.problems
         assert world is not None and now is not None, "look-ahead needs the orbits behind a problem"
@@ -63,16 +64,16 @@ class LookAhead:
         know(world, now, self._state)
         trace = imagined_trace(world, now)
         if self._branches is None:
-            count = len(self._menu) + len(self._also) + 1
+            count = len(self._menu) + len(self._also) + 2
             self._branches = Branches(world, trace, count, self._menu[0])
         self._branches.set_trace(trace)
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
-        plans = list(dict.fromkeys((*plans, previous, *self._also)))
-        rolled = self._branches.roll(self._state, now, plans, min(self.epochs, problem.forecast_epochs))
-        chosen = best(plans, rolled)
+        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._also, None)))
+        rolled = self._branches.roll(self._state, now, candidates, min(self.epochs, problem.forecast_epochs))
+        chosen = best(rolled)
         self._state = State(*(field[chosen : chosen + 1].copy() for field in rolled.after))
-        return plans[chosen]
+        return candidates[chosen]
 
 
 def unseen_state(world: World, now: Problems) -> State:

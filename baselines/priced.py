@@ -7,6 +7,8 @@ objective = predicted makespan, with
     + energy * compute seconds, each satellite weighed by how empty its battery is,
     + risk * expected outage of every link on the way.
 
+A job predicted to take longer than deadline / `decline` is declined: what is lost anyway delays no other.
+
 It optimises each job exactly under these prices and ignores everything a constant price cannot say: what
 the next jobs are, when the chain changes. With all constants tuned jointly on training windows it is the
 honest opponent of every learned agent; `backlog` makes the bottleneck's price follow the backlog.
@@ -15,6 +17,7 @@ honest opponent of every learned agent; `backlog` makes the bottleneck's price f
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +40,13 @@ class Constants:
     downlink: float = 0.0  # per second of the downlink
     energy: float = 0.0  # per compute second of a satellite with an empty battery
     risk: float = 0.0  # per expected second of outage
+    decline: float = 0.0  # deadlines per predicted makespan from which a job is tried; 0: always
     backlog: float = 0.0  # growth of the bottleneck's price per epoch of mean backlog
 
     def __post_init__(self) -> None:
         if not self.horizon >= 1:
             raise ValueError(f"horizon = {self.horizon}: must be at least 1 epoch")
-        for name in ("bottleneck", "downlink", "energy", "risk", "backlog"):
+        for name in ("bottleneck", "downlink", "energy", "risk", "decline", "backlog"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
 
@@ -77,6 +81,11 @@ def load_static(scenario: str) -> Plan:
         )
     found = json.loads(path.read_text(encoding="utf-8"))["static"]
     return Plan(tuple(found["cuts"]), tuple(found["levels"]))
+
+
+def longest_s(constants: Constants, world: World) -> float:
+    """Return the predicted makespan above which a job is declined."""
+    return world.deadline_s / constants.decline if constants.decline > 0.0 else math.inf
 
 
 def prices(constants: Constants, world: World, problems: Problems) -> Prices:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
 from baselines import edgeshard, greedy, ground_only, paper_astar, proportional, single_satellite, uniform
 from baselines.clairvoyant import Clairvoyant
 from baselines.lookahead import LookAhead
-from baselines.priced import Constants, load_constants, load_static, prices
+from baselines.priced import Constants, load_constants, load_static, longest_s, prices
 from baselines.risk import risk_prices
 from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
 from sat_env.evaluation.runner import Reference
@@ -17,6 +18,8 @@ from sat_env.planning.costs import I64, Costs, Prices
 from sat_env.planning.exact import solve
 from sat_env.policy import Policy
 from sat_env.problem import PlanningProblem
+
+MAX_S = sys.float_info.max  # no plan is feasible: the makespan is infinite
 
 
 def on_costs(plan: Callable[[Costs], tuple[I64, I64] | None]) -> Planner:
@@ -29,33 +32,29 @@ def on_costs(plan: Callable[[Costs], tuple[I64, I64] | None]) -> Planner:
     return planner
 
 
-def exact_planner(prices_of: Callable[[PlanningProblem], Prices]) -> Planner:
-    """Return exact A* under the prices of each problem."""
+def exact_planner(constants: Constants, prices_of: Callable[[PlanningProblem], Prices]) -> Planner:
+    """Return exact A* under the prices of each problem; `constants` say what is declined."""
 
     def planner(problem: PlanningProblem) -> Plan | None:
         solution = solve(problem.costs, prices_of(problem))
-        if solution.objective == float("inf"):
+        assert problem.world is not None, "a tuned planner runs on an environment's problems"
+        if not solution.makespan_s <= min(longest_s(constants, problem.world), MAX_S):
             return None
         return Plan(tuple(solution.cuts.tolist()), tuple(solution.levels.tolist()))
 
     return planner
 
 
-def tuned_prices(variant: str, scenario: str) -> Callable[[PlanningProblem], Prices]:
-    """Return the prices of a tuned variant for each problem of a scenario."""
+def astar(scenario: str, variant: str = "replan") -> Planner:
+    """Return exact A* under the constants tuned for a scenario."""
     constants = load_constants(scenario, variant)
 
-    def of(problem: PlanningProblem) -> Prices:
+    def prices_of(problem: PlanningProblem) -> Prices:
         assert problem.problems is not None and problem.world is not None
         batch = prices(constants, problem.world, problem.problems)
         return Prices(*(field[0] for field in batch))
 
-    return of
-
-
-def astar(scenario: str, variant: str = "replan") -> Planner:
-    """Return exact A* under the constants tuned for a scenario."""
-    return exact_planner(tuned_prices(variant, scenario))
+    return exact_planner(constants, prices_of)
 
 
 def _every_epoch(plan: Callable[[Costs], tuple[I64, I64] | None], name: str, scenario: str) -> Policy:
@@ -71,7 +70,7 @@ def best_static(name: str, scenario: str) -> Policy:
 def risk_aware(name: str, scenario: str) -> Policy:
     """Return exact A* that charges the outages still to come, under the prices tuned for a scenario."""
     constants = load_constants(scenario, "priced")
-    return EveryEpoch(name, exact_planner(lambda problem: risk_prices(constants, problem)))
+    return EveryEpoch(name, exact_planner(constants, lambda problem: risk_prices(constants, problem)))
 
 
 def tuned(scenario: str) -> tuple[Constants, ...]:

@@ -29,7 +29,7 @@ from sat_env.commands import fail_cleanly
 from sat_env.evaluation.runner import Episode, episodes
 from sat_env.plan import Plan
 from sat_env.scenario import Scenario, load_scenario
-from sat_env.simulator import Simulator
+from sat_env.simulator import NO_PLAN, Simulator
 from sat_env.world import Prepared, prepare
 
 GRID = {
@@ -38,12 +38,13 @@ GRID = {
     "downlink": (0.0, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0),
     "energy": (0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
     "risk": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
+    "decline": (0.0, 0.5, 0.8, 1.0, 1.25),
     "backlog": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0),
 }
 FAMILIES = {
     "replan": ("horizon",),
-    "priced": ("horizon", "bottleneck", "downlink", "energy", "risk"),
-    "backlog": ("horizon", "bottleneck", "downlink", "energy", "risk", "backlog"),
+    "priced": ("horizon", "bottleneck", "downlink", "energy", "risk", "decline"),
+    "backlog": ("horizon", "bottleneck", "downlink", "energy", "risk", "decline", "backlog"),
 }
 MIN_GAIN = 1e-4  # relative: a constant moves only for more than this
 
@@ -214,7 +215,9 @@ def _static_candidates(prepared: Prepared, training: list[Episode]) -> Iterable[
     seen: Counter[Plan] = Counter()
     for _ in range(min(40, prepared.scenario.episode_epochs)):
         cuts, levels = decide(simulator.world, simulator.problems)
-        seen.update(Plan(tuple(c), tuple(r)) for c, r in zip(cuts.tolist(), levels.tolist(), strict=True))
+        offered = cuts[:, 0] != NO_PLAN
+        pairs = zip(cuts[offered].tolist(), levels[offered].tolist(), strict=True)
+        seen.update(Plan(tuple(c), tuple(r)) for c, r in pairs)
         simulator.step(cuts, levels)
     yield from (plan for plan, _ in seen.most_common())
 
