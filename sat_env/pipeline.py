@@ -364,8 +364,9 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
     times_s = job.times_s
     for s in range(stages):
         job.wire_bits[s] = 0.0
-        job.busy_s[s, :] = 0.0
-        job.send_s[s, :] = 0.0
+        for h in range(job.busy_s.shape[1]):
+            job.busy_s[s, h] = 0.0
+            job.send_s[s, h] = 0.0
         job.encoder_free_s[s] = release_s
         job.decoder_free_s[s] = release_s
         job.hop_free_s[s] = job.hop_release_s[s]

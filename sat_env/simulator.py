@@ -36,6 +36,7 @@ from sat_env.trace import (
     STREAM_WINDOW,
     Trace,
     draw_world,
+    fill,
     redraw_links,
     redraw_rest,
     stream_key,
@@ -155,18 +156,18 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
     for v in range(state.battery_j.shape[1]):
         state.battery_j[b, v] = trace.charge[b, v] * world.power.capacity_j
         state.battery_epoch[b, v] = start
-        state.draw_j[b, v, :] = 0.0
-        state.resident[b, v, :] = 0
+        fill(state.draw_j[b, v], 0.0)
+        fill(state.resident[b, v], 0)
         state.busy_s[b, v] = 0.0
         state.expected_busy_s[b, v] = 0.0
         state.resets_known_s[b, v] = 0.0
-    state.link_busy_s[b, :] = 0.0
-    state.expected_link_busy_s[b, :] = 0.0
+    fill(state.link_busy_s[b], 0.0)
+    fill(state.expected_link_busy_s[b], 0.0)
     state.ground_busy_s[b] = 0.0
     state.expected_ground_busy_s[b] = 0.0
-    state.energy_j[b, :] = 0.0
-    problems.previous_cuts[b, :] = 0
-    problems.previous_levels[b, :] = 0
+    fill(state.energy_j[b], 0.0)
+    fill(problems.previous_cuts[b], 0)
+    fill(problems.previous_levels[b], 0)
     describe(world, trace, state, problems, b)
 
 
