@@ -82,6 +82,7 @@ class JobRun(NamedTuple):
     busy_s: Array  # (S, H) seconds of computing within each epoch since the release
     send_s: Array  # (S, H) seconds of sending within each epoch
     resets_met: Ints  # (S,) index of the first reset not yet met
+    extent: Ints  # (2,) stages in use; 1 where only the end points were computed and `times_s` was not
     calm_until_s: Array  # (S,) no reset or loss of the stage's satellite before this, nor the deadline
     clear_rate_bps: Array  # (S,) what the primary carries ...
     clear_until_s: Array  # (S,) ... until then
@@ -130,6 +131,7 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
         busy_s=zeros(stages, epochs),
         send_s=zeros(stages, epochs),
         resets_met=ints(stages),
+        extent=ints(2),
         calm_until_s=zeros(stages),
         clear_rate_bps=zeros(stages),
         clear_until_s=zeros(stages),
