@@ -23,7 +23,7 @@ import tyro
 from agents.config import ALGORITHMS, Algorithm, PPOConfig, checked, default_config
 from agents.planner import tuned_constants
 from baselines import make
-from baselines.priced import Constants
+from baselines.priced import Constants, is_tuned
 from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference, world_of
 from sat_env.policy import Policy
@@ -96,6 +96,11 @@ def main(args: Args) -> None:
         constants = tuned_constants(scenario.name)
         folders = [run_folder(args, scenario.name, seed + i) for i in range(args.seeds)]
     console = new_console()
+    opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario.name)]
+    if len(opponents) < len(OPPONENTS):
+        console.print(
+            f"best-static left out: tune it with python -m baselines.tune --scenario {scenario.name}"
+        )
     for line in describe_input(scenario):
         console.print(line)
     world = world_of(scenario)
@@ -124,7 +129,7 @@ def main(args: Args) -> None:
         training.draw_curve(folder)
     show_and_write(
         console,
-        lambda name: [*agents, *(make(opponent, name) for opponent in OPPONENTS)],
+        lambda name: [*agents, *(make(opponent, name) for opponent in opponents)],
         [scenario],
         args.episodes,
         seed,

@@ -98,6 +98,7 @@ class Branches:
             if plan is None:
                 cuts[c] = NO_PLAN
             else:
+                plan.check(cuts.shape[1], len(self.world.block_flops), len(self.world.encode_entries_per_s))
                 cuts[c], levels[c] = plan.arrays()
         latency_s = np.zeros((count, epochs))
         after = self.state

@@ -35,7 +35,7 @@ class LookAhead:
     tuned : sequence of Constants
         Prices the candidates are made under, the first also for the jobs that follow.
     also : sequence of Plan
-        Further candidates of every epoch.
+        Further candidates of every epoch; one that is no plan of the problem (another model's) is left out.
     epochs : int
         How many jobs are simulated, this one included; at most what the problem forecasts is used.
     """
@@ -47,6 +47,7 @@ class LookAhead:
         self.epochs = epochs
         self._menu = menu(tuned)
         self._also = tuple(also)
+        self._suited: tuple[Plan, ...] = ()
         self._branches: Branches | None = None
         self._state: State | None = None
 
@@ -64,16 +65,25 @@ class LookAhead:
         know(world, now, self._state)
         trace = imagined_trace(world, now)
         if self._branches is None:
+            self._suited = tuple(plan for plan in self._also if _suits(plan, problem))
             count = len(self._menu) + len(self._also) + 2
             self._branches = Branches(world, trace, count, self._menu[0])
         self._branches.set_trace(trace)
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
-        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._also, None)))
+        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._suited, None)))
         rolled = self._branches.roll(self._state, now, candidates, min(self.epochs, problem.forecast_epochs))
         chosen = best(rolled)
         self._state = State(*(field[chosen : chosen + 1].copy() for field in rolled.after))
         return candidates[chosen]
+
+
+def _suits(plan: Plan, problem: PlanningProblem) -> bool:
+    try:
+        plan.check(problem.slots, problem.blocks, problem.levels)
+    except ValueError:
+        return False
+    return True
 
 
 def unseen_state(world: World, now: Problems) -> State:

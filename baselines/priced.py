@@ -66,6 +66,11 @@ def load_constants(scenario: str, variant: str) -> Constants:
     return Constants(**found[variant]["constants"]) if variant in found else Constants()
 
 
+def is_tuned(scenario: str) -> bool:
+    """Tell whether `baselines.tune` was run for a scenario of this name."""
+    return (CONSTANTS_DIR / f"{scenario}.json").is_file()
+
+
 def load_static(scenario: str) -> Plan:
     """Return the best static plan tuned for a scenario.
 
@@ -74,12 +79,11 @@ def load_static(scenario: str) -> Plan:
     ValueError
         Nothing was tuned for it.
     """
-    path = CONSTANTS_DIR / f"{scenario}.json"
-    if not path.is_file():
+    if not is_tuned(scenario):
         raise ValueError(
             f"best-static: nothing tuned for scenario {scenario!r}; run python -m baselines.tune --scenario {scenario}"
         )
-    found = json.loads(path.read_text(encoding="utf-8"))["static"]
+    found = json.loads((CONSTANTS_DIR / f"{scenario}.json").read_text(encoding="utf-8"))["static"]
     return Plan(tuple(found["cuts"]), tuple(found["levels"]))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from baselines import edgeshard, greedy, ground_only, paper_astar, proportional, single_satellite, uniform
 from baselines.clairvoyant import Clairvoyant
 from baselines.lookahead import LookAhead
-from baselines.priced import Constants, load_constants, load_static, longest_s, prices
+from baselines.priced import Constants, is_tuned, load_constants, load_static, longest_s, prices
 from baselines.risk import risk_prices
 from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
 from sat_env.evaluation.runner import Reference
@@ -79,8 +79,8 @@ def tuned(scenario: str) -> tuple[Constants, ...]:
 
 
 def lookahead(name: str, scenario: str) -> Policy:
-    """Return look-ahead over the forecast; the best static plan is among its candidates."""
-    return LookAhead(name, tuned(scenario), (load_static(scenario),))
+    """Return look-ahead over the forecast; the best static plan, where one was tuned, is a candidate."""
+    return LookAhead(name, tuned(scenario), (load_static(scenario),) if is_tuned(scenario) else ())
 
 
 COMPETITORS = (
@@ -95,8 +95,9 @@ COMPETITORS = (
 
 
 def clairvoyant(name: str, scenario: str, epochs: int) -> Reference:
-    """Return the clairvoyant over the plans of all `COMPETITORS`."""
-    competitors = [make_policy(competitor, scenario) for competitor in COMPETITORS]
+    """Return the clairvoyant over the plans of all `COMPETITORS` (best-static only where one was tuned)."""
+    names = [other for other in COMPETITORS if other != "best-static" or is_tuned(scenario)]
+    competitors = [make_policy(other, scenario) for other in names]
     return Clairvoyant(name, tuned(scenario), competitors, epochs)
 
 

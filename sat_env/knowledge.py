@@ -22,16 +22,17 @@ def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, inline="always")
-def expected_wait_s(residual_s, step_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
+def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
-    One that is overdue is held up by an outage at least that old.
+    One that is overdue is held up by an outage at least that old, but no longer than `longest_s`, the
+    deadline of the newest job it may hold.
     """
     if busy_s <= now:
         return 0.0
     if expected_s > now:
         return expected_s - now
-    return residual_outage_s(residual_s, step_s, now - expected_s)
+    return min(residual_outage_s(residual_s, step_s, now - expected_s), longest_s)
 
 
 @njit(cache=True)
@@ -93,7 +94,8 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
         memory_free[k] = world.memory_bytes if works else 0.0
         seen_reboot_s[k] = reboot_s
         seen_busy_s[k] = max(
-            reboot_s, expected_wait_s(residual_s, step_s, now, busy_s[v], expected_busy_s[v])
+            reboot_s,
+            expected_wait_s(residual_s, step_s, world.deadline_s, now, busy_s[v], expected_busy_s[v]),
         )
         charge[k] = battery_j[v] / power.capacity_j if power.enabled else 1.0
         seen_light[k] = light[epoch, node]
@@ -105,7 +107,7 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     bandwidth[slots] = world.ground_bandwidth_bytes_per_s
     memory_free[slots] = world.ground_memory_bytes
     seen_busy_s[slots] = expected_wait_s(
-        residual_s, step_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
+        residual_s, step_s, world.deadline_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
     )
     charge[slots] = 1.0
     load_bytes_per_s[slots] = math.inf
@@ -176,7 +178,15 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
                     if not is_seen[link]:
                         is_seen[link] = True
                         link_now(
-                            link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen
+                            link,
+                            link_down_s,
+                            link_busy_s,
+                            expected_busy_s,
+                            residual_s,
+                            step_s,
+                            world.deadline_s,
+                            now,
+                            seen,
                         )
     for i in range(slots):
         for j in range(i + 1, slots + 1):
@@ -213,7 +223,7 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
 
 
 @njit(cache=True, inline="always")
-def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, now, seen):  # type: ignore[no-untyped-def]
+def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, longest_s, now, seen):  # type: ignore[no-untyped-def]
     """Write what an observer sees of a link into ``seen[link]``.
 
     ``seen`` (W, 2): the time it has been up (below 0: down for that long), and the expected time until it
@@ -232,7 +242,7 @@ def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s
             since_s = since_s if since_s < 0.0 else -1e-12
         else:
             since_s = now - end
-    busy_s = expected_wait_s(residual_s, step_s, now, link_busy_s[link], expected_busy_s[link])
+    busy_s = expected_wait_s(residual_s, step_s, longest_s, now, link_busy_s[link], expected_busy_s[link])
     seen[link, 0] = since_s
     seen[link, 1] = max(wait_s, busy_s)
 
@@ -284,16 +294,25 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     for v in range(state.busy_s.shape[1]):
-        wait = expected_wait_s(residual_s, step_s, now, state.busy_s[b, v], state.expected_busy_s[b, v])
+        wait = expected_wait_s(
+            residual_s, step_s, world.deadline_s, now, state.busy_s[b, v], state.expected_busy_s[b, v]
+        )
         state.busy_s[b, v] = now + wait
         state.expected_busy_s[b, v] = now + wait
         state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
     for w in range(state.link_busy_s.shape[1]):
         wait = expected_wait_s(
-            residual_s, step_s, now, state.link_busy_s[b, w], state.expected_link_busy_s[b, w]
+            residual_s,
+            step_s,
+            world.deadline_s,
+            now,
+            state.link_busy_s[b, w],
+            state.expected_link_busy_s[b, w],
         )
         state.link_busy_s[b, w] = now + wait
         state.expected_link_busy_s[b, w] = now + wait
-    wait = expected_wait_s(residual_s, step_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b])
+    wait = expected_wait_s(
+        residual_s, step_s, world.deadline_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
+    )
     state.ground_busy_s[b] = now + wait
     state.expected_ground_busy_s[b] = now + wait

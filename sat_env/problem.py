@@ -123,7 +123,7 @@ class PlanningProblem:
         ...     micro_batches=8,
         ... )
         >>> solve(problem.costs).cuts.tolist()
-        [1, 3]
+        [1, 1]
         """
         return cls(costs=costs_from_arrays(*args, **kwargs))
 

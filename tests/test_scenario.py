@@ -85,5 +85,5 @@ def test_fault_levels_are_a_base_that_fields_change():
     harsh = scenario_from_dict({**base, "faults": {"level": "harsh", "reboot_s": 60.0}}).faults
     assert harsh == dataclasses.replace(FAULT_LEVELS["harsh"], reboot_s=60.0)
     assert scenario_from_dict({**base, "faults": {"level": "none"}}).faults.link_up_mean_s == 0.0
-    with pytest.raises(ScenarioError, match="faults.level = 'mild'"):
+    with pytest.raises(ScenarioError, match=r"faults\.level = .mild."):
         scenario_from_dict({**base, "faults": {"level": "mild"}})
