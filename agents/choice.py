@@ -26,7 +26,7 @@ SHIFTS = {
     "spare the downlink": (0.0, 0.0, 0.6, 0.0, 0.0, 0.0),
     "spare the batteries": (0.0, 0.0, 0.0, 0.6, 0.0, 0.0),
     "avoid risk": (0.0, 0.0, 0.0, 0.0, 0.6, 0.0),
-    "decline what is late": (0.0, 0.0, 0.0, 0.0, 0.0, 0.9),
+    "decline a little earlier": (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
     "keep the plan": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
 """Candidates: how each shifts the planner's constants (see `agents.prices.shifted`)."""
