@@ -73,9 +73,8 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     outcome.accuracy_drop[b] = 0.0
     job.extent[0] = 0
 
-    hop_bits = outcome.hop_bits[b]
-    for k in range(hop_bits.shape[0]):
-        hop_bits[k] = 0.0
+    fill(outcome.hop_bits[b], 0.0)
+    fill(outcome.slot_j[b], 0.0)
 
     feasible, repaired = False, False
     if cuts[b, 0] != NO_PLAN:
