@@ -13,7 +13,7 @@ from baselines.priced import Constants, prices
 from sat_env.pipeline import job_run, job_run_handle
 from sat_env.plan import Plan
 from sat_env.planning import solve_batch
-from sat_env.planning.costs import Costs
+from sat_env.planning.costs import Costs, Prices
 from sat_env.planning.exact import make_workspace
 from sat_env.problem import Problems, empty_problems, problems_handle
 from sat_env.simulator import NO_PLAN, copy_arrays, step_worlds
@@ -51,7 +51,7 @@ class Branches:
         span, resets = world.route_rate_bps.shape[1], trace.reset_s.shape[2]
         self.world = world
         self.follow = follow
-        self.trace = Trace(*(np.repeat(field, branches, axis=0) for field in trace))
+        self.trace = Trace._make(np.repeat(field, branches, axis=0) for field in trace)
         self.state = empty_state(world, branches)
         self.problems = empty_problems(branches, slots)
         self.outcome = empty_outcome(branches, slots)
@@ -74,9 +74,9 @@ class Branches:
 
     def plans(self, costs: Costs, problems: Problems, menu: Sequence[Constants]) -> list[Plan]:
         """Return the exact plan of one problem under each of several prices, without repetitions."""
-        batch = Costs(*(np.repeat(np.asarray(field)[None], len(menu), axis=0) for field in costs))
+        batch = Costs._make(np.repeat(np.asarray(field)[None], len(menu), axis=0) for field in costs)
         rows = [prices(constants, self.world, problems) for constants in menu]
-        stacked = type(rows[0])(*(np.concatenate(fields) for fields in zip(*rows, strict=True)))
+        stacked = Prices._make(np.concatenate(fields) for fields in zip(*rows, strict=True))
         found = solve_batch(batch, stacked, self.workspace)
         feasible = np.isfinite(found.objective)
         pairs = zip(found.cuts[feasible].tolist(), found.levels[feasible].tolist(), strict=True)
@@ -116,7 +116,7 @@ class Branches:
         return Rolled(latency_s, after)
 
     def _follow(self, count: int) -> Plans:
-        now = Problems(*(field[:count] for field in self.problems))
+        now = Problems._make(field[:count] for field in self.problems)
         return plan_priced(self.follow, self.world, now, self.workspace)
 
 

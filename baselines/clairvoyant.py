@@ -15,7 +15,8 @@ from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import Policy, PolicySpec
 from sat_env.problem import Problems
-from sat_env.simulator import Simulator, State
+from sat_env.simulator import Simulator
+from sat_env.state import State
 from sat_env.trace import Trace
 
 

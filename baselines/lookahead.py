@@ -74,7 +74,7 @@ class LookAhead:
         candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._suited, None)))
         rolled = self._branches.roll(self._state, now, candidates, min(self.epochs, problem.forecast_epochs))
         chosen = best(rolled)
-        self._state = State(*(field[chosen : chosen + 1].copy() for field in rolled.after))
+        self._state = State._make(field[chosen : chosen + 1].copy() for field in rolled.after)
         return candidates[chosen]
 
 
