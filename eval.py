@@ -6,6 +6,8 @@ python eval.py --agents paper-astar,replan-astar,runs/WalkerOutage-0/model.zip -
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import tyro
 
 from baselines import NAMES, describe, make
 from sat_env.commands import fail_cleanly, new_console, resolve, show_and_write
+from sat_env.evaluation.runner import Reference
 from sat_env.policy import Policy
 from sat_env.scenario import scenario_names
 
@@ -22,7 +25,7 @@ class Args:
     """Compare agents and planners on paired episodes."""
 
     agents: str = "paper-astar,static-astar,replan-astar,uniform,ground-only,single-satellite"
-    """Names of planners (see --list) and policy files, separated by commas."""
+    """Names of planners (see --list), policy files, and classes of yours (module:Class), by commas."""
     scenarios: str = "WalkerOutage"
     """Names of scenarios and TOML files, separated by commas."""
     elements: str | None = None
@@ -64,12 +67,43 @@ def main(args: Args) -> None:
 
 
 def load(agent: str, scenario: str) -> Policy:
-    """Return a planner by name, or a saved policy by path."""
+    """Return a planner by name, a saved policy by path, or a policy class of yours as module:Class.
+
+    Raises
+    ------
+    ValueError
+        Unknown name, a file that is no policy, or a module or class that cannot be found.
+    """
     if agent.endswith(".zip"):
         from agents.saved import SavedPolicy
 
-        return SavedPolicy(Path(agent))
+        path = Path(agent)
+        policy = SavedPolicy(path)
+        if path.stem == "model":
+            policy.name = f"{policy.name} ({path.resolve().parent.name})"
+        return policy
+    if ":" in agent:
+        return load_class(agent)
     return make(agent, scenario)
+
+
+def load_class(agent: str) -> Policy:
+    """Return an instance of ``module:Class``, found from the current folder."""
+    module_name, _, class_name = agent.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"agent = {agent!r}: must name an importable module ({error})") from None
+    if not hasattr(module, class_name):
+        raise ValueError(f"agent = {agent!r}: must name a class of {module_name}")
+    policy: Policy = getattr(module, class_name)()
+    for member in ("name", "reset", "act"):
+        if not hasattr(policy, member):
+            raise ValueError(f"agent = {agent!r}: must have {member} (see sat_env/policy.py)")
+    if isinstance(policy, Reference):
+        raise ValueError(f"agent = {agent!r}: must not be a reference, which sees the future")
+    return policy
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ from sat_env.world import World
 
 KEEP = 7
 SHIFTS = {
-    "tuned": (0.0, 0.0, 0.0, 0.0, 0.0),
-    "spare the bottleneck": (0.0, 0.6, 0.0, 0.0, 0.0),
-    "forget the bottleneck": (0.0, -1.0, 0.0, 0.0, 0.0),
-    "load nothing": (-1.0, 0.0, 0.0, 0.0, 0.0),
-    "spare the downlink": (0.0, 0.0, 0.6, 0.0, 0.0),
-    "spare the batteries": (0.0, 0.0, 0.0, 0.6, 0.0),
-    "avoid risk": (0.0, 0.0, 0.0, 0.0, 0.6),
-    "keep the plan": (0.0, 0.0, 0.0, 0.0, 0.0),
+    "tuned": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "spare the bottleneck": (0.0, 0.6, 0.0, 0.0, 0.0, 0.0),
+    "forget the bottleneck": (0.0, -1.0, 0.0, 0.0, 0.0, 0.0),
+    "spare the downlink": (0.0, 0.0, 0.6, 0.0, 0.0, 0.0),
+    "spare the batteries": (0.0, 0.0, 0.0, 0.6, 0.0, 0.0),
+    "avoid risk": (0.0, 0.0, 0.0, 0.0, 0.6, 0.0),
+    "decline a little earlier": (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "keep the plan": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
-"""Candidates: how each shifts horizon, bottleneck, downlink, energy and risk (see `agents.prices.shifted`)."""
+"""Candidates: how each shifts the planner's constants (see `agents.prices.shifted`)."""
 
 
 class LearnedChoice(OneStep):
@@ -46,7 +46,7 @@ class LearnedChoice(OneStep):
     def __init__(self, world: World, forecast_epochs: int, constants: Constants) -> None:
         self.world, self.forecast_epochs = world, forecast_epochs
         self.planner = BatchPlanner(world, constants)
-        self.values: Array = shifted(self.planner.values, np.array(list(SHIFTS.values())))  # (8, 5)
+        self.values: Array = shifted(self.planner.values, np.array(list(SHIFTS.values())))  # (8, 6)
         self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Box(
             -1.0, 1.0, (len(FEATURES),), np.float32
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from baselines import priced
 from baselines.priced import Constants, load_constants, prices
 from sat_env.planning.batch import solve_batch
 from sat_env.planning.costs import Prices
@@ -31,7 +33,7 @@ def tuned_constants(scenario: str) -> Constants:
 
 
 class BatchPlanner:
-    """Exact A* under the prices of `constants`, or under others for each world.
+    """The priced planner under `constants`, or under others for each world.
 
     Parameters
     ----------
@@ -39,23 +41,23 @@ class BatchPlanner:
     constants : Constants
     """
 
-    PRICES = ("horizon", "bottleneck", "downlink", "energy", "risk")
+    PRICES = ("horizon", "bottleneck", "downlink", "energy", "risk", "decline")
 
     def __init__(self, world: World, constants: Constants) -> None:
         self.world = world
         self.constants = constants
-        self.values = np.array([getattr(constants, name) for name in self.PRICES])  # (5,)
+        self.values = np.array([getattr(constants, name) for name in self.PRICES])  # (6,)
         self._ones = replace(constants, horizon=1.0, bottleneck=1.0, downlink=1.0, energy=1.0, risk=1.0)
         self._workspace: Workspace | None = None
 
     def plans(self, problems: Problems, values: Array | None = None) -> tuple[Ints, Ints]:
-        """Return the plan of each problem, cuts and levels (B, K); NO_PLAN where none is feasible.
+        """Return cuts and levels (B, K) of each problem's plan; NO_PLAN as first cut declines the job.
 
         Parameters
         ----------
         problems : Problems
-        values : (B, 5), optional
-            Horizon (at least 1) and prices of each world, in the order of `PRICES`; default: the constants.
+        values : (B, 6), optional
+            What `PRICES` names, for each world (the horizon at least 1); default: the constants.
         """
         costs = tabulate(self.world, problems)
         if self._workspace is None:
@@ -64,7 +66,12 @@ class BatchPlanner:
             )
         found = solve_batch(costs, self._prices(problems, values), self._workspace)
         cuts, levels = found.cuts, found.levels
-        cuts[~np.isfinite(found.objective)] = NO_PLAN
+        if values is None:
+            longest_s: Array | float = priced.longest_s(self.constants, self.world)
+        else:
+            with np.errstate(divide="ignore"):
+                longest_s = self.world.deadline_s / values[:, 5]
+        cuts[~(found.makespan_s <= np.minimum(longest_s, sys.float_info.max)), 0] = NO_PLAN
         return cuts, levels
 
     def _prices(self, problems: Problems, values: Array | None) -> Prices:
@@ -72,7 +79,7 @@ class BatchPlanner:
             return prices(self.constants, self.world, problems)
         # Every term is linear in its constant (the load's weight in one over the horizon).
         unit = prices(self._ones, self.world, problems)
-        horizon, bottleneck, downlink, energy, risk = values.T
+        horizon, bottleneck, downlink, energy, risk, _ = values.T
         return Prices(
             load_weight=unit.load_weight / horizon,
             bottleneck=unit.bottleneck * bottleneck,

@@ -71,6 +71,7 @@ def swap_model(scenario: Scenario, model: str) -> Scenario:
     old = load_model(scenario)
     is_llm = model.startswith(("llama", "qwen"))
     if model.endswith(".json"):
+        require(Path(model).is_file(), "model", model, "a known name or an existing config.json")
         is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8")
     changed = scenario.replace(
         **{
@@ -126,6 +127,10 @@ def show_and_write(
     An interruption keeps what was played: the table and the file then hold those rows.
     """
     policies = {scenario.name: policies_for(scenario.name) for scenario in scenarios}
+    require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
+    for found in policies.values():
+        names = [policy.name for policy in found]
+        require(len(set(names)) == len(names), "agents", names, "of different names")
     rows: list[Row] = []
     total = sum(len(found) for found in policies.values()) * count
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -18,6 +18,7 @@ from sat_env.world import World
 
 Encoding = Literal["plan", "fractions", "delta"]
 ENCODINGS: tuple[Encoding, ...] = ("plan", "fractions", "delta")
+DELTA_CHOICES = 5  # a cut moves by -2..2
 SHARE_SHARPNESS = 3.0  # an action of +-1 weighs a slot by e^+-3
 Ints = NDArray[np.int64]
 
@@ -41,7 +42,7 @@ def action_space(world: World, encoding: Encoding) -> gymnasium.Space:  # type: 
     if encoding == "fractions":
         return gymnasium.spaces.Box(-1.0, 1.0, (2 * slots + 1,), np.float32)
     if encoding == "delta":
-        return gymnasium.spaces.MultiDiscrete([5] * slots + [levels] * slots)
+        return gymnasium.spaces.MultiDiscrete([DELTA_CHOICES] * slots + [levels] * slots)
     raise ValueError(f"action = {encoding!r}: must be one of {', '.join(map(repr, ENCODINGS))}")
 
 
@@ -63,19 +64,37 @@ def decode(
         The plans before (`Problems.previous_cuts`).
     cuts, levels : (B, K) int64
         Written.
+
+    Raises
+    ------
+    ValueError
+        Actions of another shape, an integer outside the space, or a share that is not a number. Shares
+        beyond -1 and 1 count as these: a Gaussian policy emits such.
     """
     slots = cuts.shape[1]
     blocks = len(world.block_flops)
     n_levels = len(world.encode_entries_per_s)
-    if encoding == "plan":
-        _decode_cuts(actions, np.zeros_like(previous_cuts), 0, blocks, world.ground_hosts, cuts, levels)
-    elif encoding == "delta":
-        _decode_cuts(actions, previous_cuts, 2, blocks, world.ground_hosts, cuts, levels)
-    else:
+    length = 2 * slots + (1 if encoding == "fractions" else 0)
+    if actions.shape != (len(cuts), length):
+        raise ValueError(f"action has shape {actions.shape}: must be {(len(cuts), length)}, a row a world")
+    if encoding == "fractions":
         shares = np.ascontiguousarray(actions, np.float64)
-        _decode_fractions(
+        bad = _decode_fractions(
             shares, blocks, n_levels, world.ground_hosts, world.sensing_computes, slots, cuts, levels
         )
+        allowed = "numbers"
+    else:
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"action is of type {actions.dtype}: must be of integers")
+        choices = blocks + 1 if encoding == "plan" else DELTA_CHOICES
+        origin = np.zeros_like(previous_cuts) if encoding == "plan" else previous_cuts
+        offset = 0 if encoding == "plan" else DELTA_CHOICES // 2
+        bad = _decode_cuts(
+            actions, origin, offset, choices, n_levels, blocks, world.ground_hosts, cuts, levels
+        )
+        allowed = f"{slots} integers in 0..{choices - 1}, then {slots} in 0..{n_levels - 1}"
+    if bad >= 0:
+        raise ValueError(f"action = {actions[bad].tolist()}: must be {allowed}")
 
 
 @njit(cache=True)
@@ -91,10 +110,13 @@ def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  # type: ignore[no-untyped-def]
+def _decode_cuts(actions, origin, offset, choices, n_levels, blocks, ground_hosts, cuts, levels):  # type: ignore[no-untyped-def]
+    """Decode integers; return the first world whose action is outside the space, -1: none."""
     slots = cuts.shape[1]
     for b in range(cuts.shape[0]):
         for k in range(slots):
+            if not (0 <= actions[b, k] < choices and 0 <= actions[b, slots + k] < n_levels):
+                return b
             cut = min(max(origin[b, k] + np.int64(actions[b, k]) - offset, 0), blocks)
             place = k
             while place > 0 and cuts[b, place - 1] > cut:
@@ -103,13 +125,18 @@ def _decode_cuts(actions, origin, offset, blocks, ground_hosts, cuts, levels):  
             cuts[b, place] = cut
             levels[b, k] = np.int64(actions[b, slots + k])
         _ground_rule(cuts[b], blocks, ground_hosts)
+    return -1
 
 
 @njit(cache=True)
 def _decode_fractions(  # type: ignore[no-untyped-def]
     actions, blocks, n_levels, ground_hosts, sensing_computes, slots, cuts, levels
 ):
+    """Decode shares; return the first world whose action holds a NaN, -1: none."""
     for b in range(cuts.shape[0]):
+        for i in range(actions.shape[1]):
+            if np.isnan(actions[b, i]):
+                return b
         total = 0.0
         for k in range(slots + 1):
             if (k == 0 and not sensing_computes) or (k == slots and ground_hosts == GROUND_NONE):
@@ -123,3 +150,4 @@ def _decode_fractions(  # type: ignore[no-untyped-def]
             share = 0.5 * (min(max(actions[b, slots + 1 + k], -1.0), 1.0) + 1.0)
             levels[b, k] = min(int(share * n_levels), n_levels - 1)
         _ground_rule(cuts[b], blocks, ground_hosts)
+    return -1

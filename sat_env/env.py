@@ -173,6 +173,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
         """Run one job under the plan `action` encodes."""
+        self._require_reset()
         simulator = self.worlds.simulator
         if simulator.over[0]:
             raise RuntimeError("step: the episode is over; call reset first")
@@ -181,11 +182,16 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         info = {name: float(getattr(outcome, name)[0]) for name in INFO_FIELDS}
         return self._observation(), float(terms[0, -1]), False, bool(simulator.over[0]), info
 
+    def _require_reset(self) -> None:
+        if not self._seeded:
+            raise RuntimeError("no episode was begun: call reset first")
+
     def _observation(self) -> dict[str, Flat]:
         return observation.split(self.worlds.observe()[0], self.worlds.simulator.slots)
 
     def problem(self) -> PlanningProblem:
         """Return what is knowable at the current decision: the input of planners and policies."""
+        self._require_reset()
         return self.worlds.simulator.problem()
 
     def encode(self, plan: Plan) -> NDArray[np.int64]:
@@ -208,18 +214,19 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     def timeline(self) -> dict[str, NDArray[np.float64]]:
         """Return when each stage of the last job computed and sent each micro-batch, in seconds of the episode.
 
-        Arrays (K + 1, M), by stage in use: the sensing slot, the slots with blocks, the ground.
+        Arrays (S, M), by stage in use: the sensing slot, the slots with blocks, the ground (which sends nothing).
         """
-        times = self.worlds.simulator.job.times_s
+        times = self.worlds.simulator.last_times_s()
         return {
-            "compute_start_s": times[:, :, COMPUTE_START].copy(),
-            "compute_end_s": times[:, :, COMPUTE_END].copy(),
-            "send_start_s": times[:, :, SEND_START].copy(),
-            "send_end_s": times[:, :, SEND_END].copy(),
+            "compute_start_s": times[:, :, COMPUTE_START],
+            "compute_end_s": times[:, :, COMPUTE_END],
+            "send_start_s": times[:-1, :, SEND_START],
+            "send_end_s": times[:-1, :, SEND_END],
         }
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """Return the current epoch as text (``"ansi"``) or as a map (H, W, 3) uint8 (``"rgb_array"``)."""
+        self._require_reset()
         if self.render_mode == "ansi":
             return describe(self.problem(), self.prepared)
         if self.render_mode == "rgb_array":
@@ -260,6 +267,8 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         if self.autoreset_mode == AutoresetMode.DISABLED:
             raise ValueError("autoreset_mode = DISABLED: must be NEXT_STEP or SAME_STEP")
+        if render_mode is not None:
+            raise ValueError(f"render_mode = {render_mode!r}: must be None; render single environments")
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -297,6 +306,8 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         self, actions: NDArray[Any]
     ) -> tuple[dict[str, Flat], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Run one job in every world."""
+        if not self._seeded:
+            raise RuntimeError("no episode was begun: call reset first")
         simulator = self.worlds.simulator
         resting = simulator.over.copy()
         reward = self.worlds.step(np.asarray(actions))[:, -1].copy()

@@ -299,7 +299,7 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
     power_w, route_hops = problems.power_w[b], problems.route_hops[b]
     draw_j, resident = state.draw_j[b], state.resident[b]
     wire_bits, busy_s, send_s, load_j = job.wire_bits, job.busy_s, job.send_s, job.load_j
-    hop_bits = outcome.hop_bits[b]
+    hop_bits, slot_j = outcome.hop_bits[b], outcome.slot_j[b]
     span = draw_j.shape[1]
     boundary = 0
     sent_bytes = 0.0
@@ -315,6 +315,7 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
                 drawn += load_j[s]
             if drawn > 0.0:
                 draw_j[v, (epoch + h) % span] += drawn
+                slot_j[k] += drawn
                 drawn_j += drawn
         if stage_end[s] > boundary and k < slots:
             resident[v, 0] = boundary

@@ -82,6 +82,7 @@ class JobRun(NamedTuple):
     busy_s: Array  # (S, H) seconds of computing within each epoch since the release
     send_s: Array  # (S, H) seconds of sending within each epoch
     resets_met: Ints  # (S,) index of the first reset not yet met
+    extent: Ints  # (2,) stages in use; 1 where only the end points were computed and `times_s` was not
     calm_until_s: Array  # (S,) no reset or loss of the stage's satellite before this, nor the deadline
     clear_rate_bps: Array  # (S,) what the primary carries ...
     clear_until_s: Array  # (S,) ... until then
@@ -130,6 +131,7 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
         busy_s=zeros(stages, epochs),
         send_s=zeros(stages, epochs),
         resets_met=ints(stages),
+        extent=ints(2),
         calm_until_s=zeros(stages),
         clear_rate_bps=zeros(stages),
         clear_until_s=zeros(stages),
@@ -364,8 +366,9 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
     times_s = job.times_s
     for s in range(stages):
         job.wire_bits[s] = 0.0
-        job.busy_s[s, :] = 0.0
-        job.send_s[s, :] = 0.0
+        for h in range(job.busy_s.shape[1]):
+            job.busy_s[s, h] = 0.0
+            job.send_s[s, h] = 0.0
         job.encoder_free_s[s] = release_s
         job.decoder_free_s[s] = release_s
         job.hop_free_s[s] = job.hop_release_s[s]

@@ -36,6 +36,7 @@ from sat_env.trace import (
     STREAM_WINDOW,
     Trace,
     draw_world,
+    fill,
     redraw_links,
     redraw_rest,
     stream_key,
@@ -70,10 +71,10 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     outcome.energy_j[b] = 0.0
     outcome.reload_bytes[b] = 0.0
     outcome.accuracy_drop[b] = 0.0
+    job.extent[0] = 0
 
-    hop_bits = outcome.hop_bits[b]
-    for k in range(hop_bits.shape[0]):
-        hop_bits[k] = 0.0
+    fill(outcome.hop_bits[b], 0.0)
+    fill(outcome.slot_j[b], 0.0)
 
     feasible, repaired = False, False
     if cuts[b, 0] != NO_PLAN:
@@ -88,9 +89,12 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
         outcome.accuracy_drop[b] = accuracy_drop(world.drop_knots, error)
         calm_until_s = calm_hops(world, trace, state, job, b, stages, stage_slot)
         end_s = math.inf
+        job.extent[0] = stages
+        job.extent[1] = 1
         if calm_until_s > now and world.tokens <= 0.0:
             end_s = run_calm(job, stages, now, min(calm_until_s, now + world.deadline_s), world.micro_batches)
         if end_s == math.inf:
+            job.extent[1] = 0
             give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
             expect(world, state, problems, job, b, stages, stage_slot, stage_end)
@@ -155,18 +159,18 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
     for v in range(state.battery_j.shape[1]):
         state.battery_j[b, v] = trace.charge[b, v] * world.power.capacity_j
         state.battery_epoch[b, v] = start
-        state.draw_j[b, v, :] = 0.0
-        state.resident[b, v, :] = 0
+        fill(state.draw_j[b, v], 0.0)
+        fill(state.resident[b, v], 0)
         state.busy_s[b, v] = 0.0
         state.expected_busy_s[b, v] = 0.0
         state.resets_known_s[b, v] = 0.0
-    state.link_busy_s[b, :] = 0.0
-    state.expected_link_busy_s[b, :] = 0.0
+    fill(state.link_busy_s[b], 0.0)
+    fill(state.expected_link_busy_s[b], 0.0)
     state.ground_busy_s[b] = 0.0
     state.expected_ground_busy_s[b] = 0.0
-    state.energy_j[b, :] = 0.0
-    problems.previous_cuts[b, :] = 0
-    problems.previous_levels[b, :] = 0
+    fill(state.energy_j[b], 0.0)
+    fill(problems.previous_cuts[b], 0)
+    fill(problems.previous_levels[b], 0)
     describe(world, trace, state, problems, b)
 
 
@@ -523,6 +527,23 @@ class Simulator:
         scenario, worlds, split, snapshot = saved
         self.__init__(prepare(scenario), worlds, split)  # type: ignore[misc]
         self.restore(snapshot)
+
+    def last_times_s(self) -> NDArray[np.float64]:
+        """Return when the last job of the last world was computed and sent: `times_s` of `pipeline.JobRun`.
+
+        (S, M, 4) for the S stages in use, the sensing slot first and the ground last; none for a job that
+        was not run. A job that met nothing was run by its end points alone; it is run again in full here.
+        """
+        stages, by_end_points = (int(value) for value in self.job.extent)
+        if by_end_points:
+            job, world = self.job, self.world
+            job.route_rate_bps[:, 0, :] = job.route_rate_bps[:, 0, :1]
+            job.route_links[...] = -1
+            now = float(self.state.epoch[-1] - 1 - self.state.start[-1]) * world.epoch_s
+            times = (now, now + world.deadline_s, world.epoch_s, world.reboot_s, world.detect_s)
+            run(self.handles.job, stages, *times, 0.0, 0.0, self.trace.link_down_s[-1])
+            job.extent[1] = 0
+        return self.job.times_s[:stages].copy()
 
     def problem(self, b: int = 0) -> PlanningProblem:
         """Return the PlanningProblem of world `b`."""

@@ -49,6 +49,7 @@ class Outcome(NamedTuple):
     energy_j: Array  # (B,) drawn by the job
     reload_bytes: Array  # (B,)
     hop_bits: Array  # (B, K) put on the hop that leaves each slot
+    slot_j: Array  # (B, K) drawn by the job on each slot: loading, computing, sending
 
 
 outcome_handle = handle_maker(Outcome)
@@ -87,4 +88,5 @@ def empty_outcome(worlds: int, slots: int) -> Outcome:
     """Return outcome arrays of B worlds."""
     fields = {name: np.zeros(worlds) for name in Outcome._fields}
     fields["hop_bits"] = np.zeros((worlds, slots))
+    fields["slot_j"] = np.zeros((worlds, slots))
     return Outcome(**fields)

@@ -204,7 +204,8 @@ def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[n
             if needed < into.shape[0]:
                 place = needed
                 while place > 0 and into[place - 1, 0] > start:
-                    into[place] = into[place - 1]
+                    into[place, 0] = into[place - 1, 0]
+                    into[place, 1] = into[place - 1, 1]
                     place -= 1
                 into[place, 0] = start
                 into[place, 1] = end
@@ -217,9 +218,11 @@ def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[n
             into[kept, 1] = max(into[kept, 1], into[i, 1])
         else:
             kept += 1
-            into[kept] = into[i]
+            into[kept, 0] = into[i, 0]
+            into[kept, 1] = into[i, 1]
     for i in range(kept + 1, needed):
-        into[i] = math.inf
+        into[i, 0] = math.inf
+        into[i, 1] = math.inf
     return needed
 
 
@@ -232,6 +235,13 @@ def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore
     if law.plane_loss_mtbf_s > 0.0 and node < n_nodes:
         lost = min(lost, exponential(key_plane, plane, 0, law.plane_loss_mtbf_s))
     return lost
+
+
+@njit(cache=True)
+def fill(values, value):  # type: ignore[no-untyped-def]
+    """Set all of a 1-D array; a slice assignment takes numba a second to compile."""
+    for i in range(values.shape[0]):
+        values[i] = value
 
 
 @njit(cache=True)
@@ -265,7 +275,9 @@ def draw_world(  # type: ignore[no-untyped-def]
     key = stream_key(seed, episode, STREAM_LINKS)
     needed = 0
     for w in range(links.shape[0]):
-        trace.link_down_s[b, w, :, :] = math.inf
+        for n in range(trace.link_down_s.shape[2]):
+            trace.link_down_s[b, w, n, 0] = math.inf
+            trace.link_down_s[b, w, n, 1] = math.inf
         link = links[w]
         if link < 0:
             continue
@@ -287,7 +299,7 @@ def draw_world(  # type: ignore[no-untyped-def]
     key = stream_key(seed, episode, STREAM_RESETS)
     resets_needed = 0
     for v in range(nodes.shape[0]):
-        trace.reset_s[b, v, :] = math.inf
+        fill(trace.reset_s[b, v], math.inf)
         trace.lost_s[b, v] = math.inf
         node = nodes[v]
         if node < 0:

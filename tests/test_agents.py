@@ -31,7 +31,7 @@ from sat_env.planning.predict import plan_error
 from sat_env.problem import tabulate
 from sat_env.world import prepare
 
-CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, backlog=0.5)
+CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, decline=0.5, backlog=0.5)
 TRAINED = ALGORITHMS
 
 
@@ -65,7 +65,7 @@ def test_action_zero_is_the_tuned_planner(outage, met):
     residual = Residual(outage.world, 8, CONSTANTS)
     residual.observe(met.problems)
     for found in (
-        prices.plans(met.problems, np.zeros((4, 5), np.float32)),
+        prices.plans(met.problems, np.zeros((4, 6), np.float32)),
         choice.plans(met.problems, np.zeros(4, np.int64)),
         residual.plans(met.problems, np.ones((4, 6), np.int64)),
     ):
@@ -74,10 +74,10 @@ def test_action_zero_is_the_tuned_planner(outage, met):
 
 
 def test_shifts_are_monotone_and_a_price_of_zero_can_rise(outage):
-    values = np.array([4.0, 0.0, 0.1, 0.0, 1.0])
-    moved = [shifted(values, np.full((1, 5), a))[0] for a in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+    values = np.array([4.0, 0.0, 0.1, 0.0, 1.0, 0.0])
+    moved = [shifted(values, np.full((1, 6), a))[0] for a in (-1.0, -0.5, 0.0, 0.5, 1.0)]
     np.testing.assert_allclose(moved[2], values, rtol=1e-12)
-    assert (np.diff(moved, axis=0) >= 0).all() and (moved[4] > values).all()
+    assert (np.diff(moved, axis=0) >= 0).all() and (moved[4][:5] > values[:5]).all()
     assert all(row[0] >= 1.0 for row in moved)
 
 
@@ -115,13 +115,13 @@ def test_the_opponent_meets_the_same_trace_and_zero_actions_earn_nothing(outage,
     worlds.reset()
     total, rng, seen = 0.0, np.random.default_rng(0), []
     for t in range(70):  # over three ends of episodes
-        _, rewards, dones, _ = worlds.step(np.zeros((4, 5), np.float32))
+        _, rewards, dones, _ = worlds.step(np.zeros((4, 6), np.float32))
         assert (rewards == 0.0).all() and dones.all() == (t % 20 == 19)
         if t % 20 == 0:
             seen.append(worlds.simulator.trace.items.copy())
     assert np.array_equal(seen[0], seen[2]) == (traces == 2) and not np.array_equal(seen[0], seen[1])
     for _ in range(10):
-        total += np.abs(worlds.step(rng.uniform(-1.0, 1.0, (4, 5)))[1]).sum()
+        total += np.abs(worlds.step(rng.uniform(-1.0, 1.0, (4, 6)))[1]).sum()
     assert total > 0.0
 
 

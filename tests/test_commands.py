@@ -137,3 +137,31 @@ def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert f"resumed at step {reached}" in resumed.stdout
     assert PPO.load(folder / "last.zip", device="cpu").num_timesteps == reached + 4096
+
+
+OWN_POLICY = """
+from sat_env.plan import Plan
+
+
+class Halves:
+    name = "halves"
+
+    def reset(self, spec, seed):
+        self.blocks = spec.blocks
+
+    def act(self, problem):
+        half = self.blocks // 2
+        return Plan((0, half, *[self.blocks] * (problem.slots - 2)), (1,) * problem.slots)
+"""
+
+
+def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_POLICY, encoding="utf-8")
+    arguments = ("--agents", "mine:Halves,random", "--scenarios", "PaperStatic", "--episodes", "1")
+    played = subprocess.run(
+        [sys.executable, str(ROOT / "eval.py"), *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert played.returncode == 0, played.stderr
+    assert "halves" in played.stdout
+    twice = run("eval.py", "--agents", "random,random", "--scenarios", "PaperStatic", "--episodes", "1")
+    assert twice.returncode == 2 and "different names" in twice.stderr

@@ -208,3 +208,42 @@ def test_map_rendering_shows_outages():
     simulator = env.worlds.simulator
     simulator.trace.link_down_s[0, :, 0] = (0.0, 1e4)  # every link
     assert not np.array_equal(picture, env.render())
+
+
+def test_actions_outside_the_space_are_refused():
+    envs = SatVectorEnv(4, "WalkerOutage")
+    envs.reset(seed=0)
+    for bad, message in (
+        (np.zeros((4, 5), int), "shape"),
+        (np.zeros((3, 12), int), "shape"),
+        (np.full((4, 12), 99), "must be 6 integers in 0..12"),
+        (np.full((4, 12), -1), "must be 6 integers"),
+        (np.zeros((4, 12)), "must be of integers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            envs.step(bad)
+    fractions = SatEnv("WalkerOutage", action="fractions")
+    fractions.reset(seed=0)
+    with pytest.raises(ValueError, match="must be numbers"):
+        fractions.step(np.full(13, np.nan, np.float32))
+    with pytest.raises(ValueError, match="shape"):
+        fractions.step(np.zeros(3, np.float32))
+    with pytest.raises(RuntimeError, match="call reset first"):
+        SatEnv("WalkerOutage").problem()
+    with pytest.raises(RuntimeError, match="call reset first"):
+        SatVectorEnv(2, "WalkerOutage").step(np.zeros((2, 12), int))
+
+
+def test_the_timeline_is_that_of_the_last_job():
+    env = SatEnv("WalkerOutage")
+    env.reset(seed=5)
+    for t in range(25):
+        info = env.step(np.array([4, 8, 12, 12, 12, 12, 1, 1, 1, 1, 1, 1]))[4]
+        timeline = env.timeline()
+        start, end = timeline["compute_start_s"], timeline["compute_end_s"]
+        assert (end >= start).all() and (np.diff(end, axis=1) >= 0).all()
+        assert start.min() >= t * 20.0
+        if not info["failed"]:
+            assert end[-1, -1] - t * 20.0 == pytest.approx(info["latency_s"], rel=1e-9)
+        assert (timeline["send_end_s"] >= timeline["send_start_s"]).all()
+        assert (start[1:] >= timeline["send_start_s"]).all()

@@ -47,6 +47,7 @@ def test_energy_is_conserved(harsh, seed, plan_seed):
     while not sim.over[0]:
         sim.step(*random_plans(sim, rng))
         drawn_j += sim.outcome.energy_j[0]
+        assert sim.outcome.slot_j[0].sum() == pytest.approx(sim.outcome.energy_j[0], rel=1e-9)
         capacity_j = sim.world.power.capacity_j
         assert (sim.state.battery_j >= 0).all() and (sim.state.battery_j <= capacity_j).all()
     stored_j, _, unserved_j, ledger_j = sim.state.energy_j[0]
