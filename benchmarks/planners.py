@@ -7,8 +7,9 @@ inter-satellite and ground links of mixed rates, memory that binds, an error bud
 micro-batches, every slot may be skipped. Times are CPU time, medians over the problems, after compilation.
 
 Keys: ms/L-K-R release-free; ms_released/L-K-R with busy stages and hops and blocks to load; plans_per_s of a
-batch at 12-6-6 with releases, without and with prices; highs_over_exact/L-K-R time ratio; mismatches:
-problems on which HiGHS found another optimum (relative difference above 1e-6).
+batch at 12-6-6 with releases, without and with prices, and on WalkerOutage's own problems;
+highs_over_exact/L-K-R time ratio; mismatches: problems on which HiGHS found another optimum (relative
+difference above 1e-6).
 """
 
 import argparse
@@ -22,6 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # baselines is not in the wheel
 
 from baselines import oracle
+from baselines.priced import load_constants
+from baselines.priced import prices as tuned_prices
 from sat_env.planning import (
     Costs,
     Prices,
@@ -34,6 +37,10 @@ from sat_env.planning import (
     stack_costs,
     stack_prices,
 )
+from sat_env.problem import tabulate
+from sat_env.scenario import load_scenario
+from sat_env.simulator import NO_PLAN, Simulator
+from sat_env.world import prepare
 
 
 def realistic_costs(
@@ -110,6 +117,23 @@ def plans_per_s(problems: list[Costs], prices: list[Prices] | None) -> float:
     return len(problems) / (time.process_time() - start)
 
 
+def plans_per_s_of(scenario: str, epochs: int) -> float:
+    """Plans a second on a scenario's own problems: 64 worlds played under its priced planner."""
+    world = prepare(load_scenario(scenario)).world
+    simulator = Simulator(prepare(load_scenario(scenario)), 64)
+    simulator.begin(seeds=np.arange(64, dtype=np.uint64))
+    constants = load_constants(scenario, "priced")
+    spent_s = []
+    for _ in range(epochs):
+        costs = tabulate(world, simulator.problems)
+        priced = tuned_prices(constants, world, simulator.problems)
+        start = time.process_time()
+        found = solve_batch(costs, priced)
+        spent_s.append(time.process_time() - start)
+        simulator.step(np.where(np.isfinite(found.objective)[:, None], found.cuts, NO_PLAN), found.levels)
+    return 64 * (epochs - 1) / sum(spent_s[1:])
+
+
 def _size(costs: Costs) -> tuple[int, int, int]:
     return costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
 
@@ -131,6 +155,7 @@ def measure(quick: bool) -> dict[str, float]:
     rng = np.random.default_rng(1)
     problems = [realistic_costs(rng, 12, 6, 6, released=True) for _ in range(200 if quick else 2000)]
     figures["plans_per_s/12-6-6"] = plans_per_s(problems, None)
+    figures["plans_per_s/WalkerOutage"] = plans_per_s_of("WalkerOutage", 20 if quick else 100)
     figures["plans_per_s_priced/12-6-6"] = plans_per_s(problems, [realistic_prices(rng, 6) for _ in problems])
 
     mismatches, ratios = 0, []

@@ -261,6 +261,15 @@ ORIN_MODES = (  # Jetson AGX Orin: NVIDIA nvpmodel for p3701, peaks from active 
 )
 
 
+NAMED_MODES = {
+    "15W": ORIN_MODES[0],
+    "30W": ORIN_MODES[1],
+    "50W": ORIN_MODES[2],
+    "MAXN": PowerMode(60.0, 42.6e12, 204.8e9, 0.80),  # uncapped: the draw is the module's rating
+}
+"""Modes of a Jetson AGX Orin that a TOML file may name: ``modes = ["15W", "MAXN"]``."""
+
+
 @dataclass(frozen=True)
 class Payload:
     """The computer on each satellite."""
@@ -607,6 +616,9 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         return tuple(
             _build(k, item, f"{path}[{i}]") for i, (k, item) in enumerate(zip(inner, value, strict=True))
         )
+    if kind is PowerMode and isinstance(value, str):
+        require(value in NAMED_MODES, path, value, f"one of {', '.join(NAMED_MODES)}, or a table")
+        return NAMED_MODES[value]
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         require(isinstance(value, dict), path, value, "a table")
         hints = get_type_hints(kind)

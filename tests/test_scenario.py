@@ -87,3 +87,12 @@ def test_fault_levels_are_a_base_that_fields_change():
     assert scenario_from_dict({**base, "faults": {"level": "none"}}).faults.link_up_mean_s == 0.0
     with pytest.raises(ScenarioError, match=r"faults\.level = .mild."):
         scenario_from_dict({**base, "faults": {"level": "mild"}})
+
+
+def test_power_modes_by_name():
+    base = {"name": "x", "motion": {"kind": "walker"}}
+    payload = scenario_from_dict({**base, "payload": {"modes": ["15W", "MAXN"]}}).payload
+    assert [mode.power_w for mode in payload.modes] == [15.0, 60.0]
+    assert payload.modes[1].flops_per_s == 42.6e12
+    with pytest.raises(ScenarioError, match=r"modes\[0\] = '90W'"):
+        scenario_from_dict({**base, "payload": {"modes": ["90W"]}})
