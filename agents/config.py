@@ -64,6 +64,39 @@ class PPOConfig:
             raise ValueError(f"learning_rate = {self.learning_rate}: must be above 0")
 
 
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
+
+    rounds: int = 3
+    """Episodes of all worlds in which every decision is branched; critic and choice are fitted after each."""
+    num_envs: int = 32
+    """Worlds side by side."""
+    candidates: int = 5
+    """Candidates tried of a decision, beside the tuned plan."""
+    branch_epochs: int = 3
+    """Jobs of a branch that are run; the critic values what follows."""
+    value_epochs: int = 12
+    """Jobs that the critic's value sums up."""
+    explore: float = 0.1
+    """Share of decisions in which the walk takes a candidate at random."""
+    width: int = 64
+    """Of the hidden layers."""
+    passes: int = 15
+    """Over the data, for each fit."""
+    dev_episodes: int = 16
+    """Development episodes played to choose the best weights."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "explore" and getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
+        if self.num_envs < 4:
+            raise ValueError(f"num_envs = {self.num_envs}: must be at least 4, one for each member of an ensemble")
+        if not 0 <= self.explore <= 1:
+            raise ValueError(f"explore = {self.explore}: must be in 0..1")
+
+
 _SCRATCH = PPOConfig(
     steps=600_000,
     num_envs=128,
