@@ -18,6 +18,7 @@ from agents.interface import Encoded, Flat, Interface, Predict
 from agents.prices import LearnedPrices
 from agents.residual import Residual
 from agents.slotwise import Slotwise
+from agents.tokens import Tokens
 from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
@@ -45,7 +46,7 @@ INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "choice": LearnedChoice,
     "residual": Residual,
     "maskable": Slotwise,
-    "ppo-transformer": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+    "ppo-transformer": Tokens,
     "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
