@@ -184,15 +184,18 @@ class SlotTransformerPolicy(ActorCriticPolicy):
         optimizer: Any = self.optimizer_class
         self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
-    def _distribution(self, flat: Tensor) -> DiagGaussianDistribution:
+    def mean(self, flat: Tensor) -> Tensor:
+        """Return the most likely actions (B, 2 K + 1), not yet clipped."""
         flat = flat.float()
         out = self.action_net(self.actor(flat))
         place = tokens.places(self.slots)
         planned = 2.0 * torch.cat([flat[:, place["slot_share"]], flat[:, place["slot_level"]]], dim=1) - 1.0
-        mean = planned + torch.cat([out[:, :, 0], out[:, :-1, 1]], dim=1)
+        return planned + torch.cat([out[:, :, 0], out[:, :-1, 1]], dim=1)
+
+    def _distribution(self, flat: Tensor) -> DiagGaussianDistribution:
         log_std = torch.cat([self.log_std[:1].expand(self.slots + 1), self.log_std[1:].expand(self.slots)])
         distribution = cast(DiagGaussianDistribution, self.action_dist)
-        return distribution.proba_distribution(mean, log_std)
+        return distribution.proba_distribution(self.mean(flat), log_std)
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions, values and log probabilities."""
