@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Algorithm = Literal["prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation"]
+Algorithm = Literal[
+    "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts"
+]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
@@ -68,8 +70,8 @@ class PPOConfig:
 class RolloutConfig:
     """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
 
-    rounds: int = 3
-    """Episodes of all worlds in which every decision is branched; critic and choice are fitted after each."""
+    steps: int = 14_400
+    """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
     num_envs: int = 32
     """Worlds side by side."""
     candidates: int = 5
@@ -92,7 +94,9 @@ class RolloutConfig:
             if field.name != "explore" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
         if self.num_envs < 4:
-            raise ValueError(f"num_envs = {self.num_envs}: must be at least 4, one for each member of an ensemble")
+            raise ValueError(
+                f"num_envs = {self.num_envs}: must be at least 4, one for each member of an ensemble"
+            )
         if not 0 <= self.explore <= 1:
             raise ValueError(f"explore = {self.explore}: must be in 0..1")
 
@@ -107,7 +111,9 @@ _SCRATCH = PPOConfig(
     versus=False,
     traces=0,
 )
-DEFAULTS: dict[Algorithm, PPOConfig] = {
+Config = PPOConfig | RolloutConfig
+DEFAULTS: dict[Algorithm, Config] = {
+    "rollouts": RolloutConfig(),
     "prices": PPOConfig(),
     "choice": PPOConfig(),
     "residual": PPOConfig(hidden=(128, 128)),
@@ -118,7 +124,7 @@ DEFAULTS: dict[Algorithm, PPOConfig] = {
 }
 
 
-def default_config(algorithm: Algorithm, scenario: str) -> PPOConfig:
+def default_config(algorithm: Algorithm, scenario: str) -> Config:
     """Return the hyper-parameters of an algorithm, with what ``configs/SCENARIO.json`` changes of them.
 
     Raises
@@ -130,12 +136,12 @@ def default_config(algorithm: Algorithm, scenario: str) -> PPOConfig:
     changes: dict[str, Any] = {}
     if path.is_file():
         changes = json.loads(path.read_text(encoding="utf-8")).get(algorithm, {})
-    return replace(DEFAULTS[algorithm], **checked(changes))
+    return replace(DEFAULTS[algorithm], **checked(changes, algorithm))
 
 
-def checked(values: dict[str, Any]) -> dict[str, Any]:
-    """Return plain data as fields of `PPOConfig`; refuses a name that is none."""
-    known = {field.name for field in fields(PPOConfig)}
+def checked(values: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
+    """Return plain data as hyper-parameters of an algorithm; refuses a name that is none."""
+    known = {field.name for field in fields(DEFAULTS[algorithm])}
     for name in values:
         if name not in known:
             raise ValueError(f"{name} = {values[name]!r}: must be one of {', '.join(sorted(known))}")

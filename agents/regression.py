@@ -28,13 +28,21 @@ class Ensemble(NamedTuple):
         z = np.clip((x - self.mean) * self.scale, -CLIP, CLIP)
         h = np.tanh(z @ self.first[:, :-1] + self.first[:, -1:])
         h = np.tanh(h @ self.second[:, :-1] + self.second[:, -1:])
-        out: Array32 = (np.einsum("fnw,fw->fn", h, self.last[:, :-1]) + self.last[:, -1:]) * np.float32(self.unit)
+        out: Array32 = (np.einsum("fnw,fw->fn", h, self.last[:, :-1]) + self.last[:, -1:]) * np.float32(
+            self.unit
+        )
         return out
 
     def predict(self, x: Array32) -> Array32:
         """Return the mean prediction for rows of x (n, D): (n,)."""
         mean: Array32 = self.each(x).mean(axis=0)
         return mean
+
+
+def nothing(inputs: int) -> Ensemble:
+    """Return an ensemble that predicts 0 of D = `inputs` numbers."""
+    shapes = ((inputs,), (inputs,), (FOLDS, inputs + 1, 1), (FOLDS, 2, 1), (FOLDS, 2))
+    return Ensemble(*(np.zeros(shape, np.float32) for shape in shapes), 1.0)
 
 
 def fit(
@@ -75,7 +83,11 @@ def fit(
         generator = torch.Generator().manual_seed(FOLDS * seed + f)
         with torch.random.fork_rng():
             torch.manual_seed(FOLDS * seed + f)
-            layers = [torch.nn.Linear(x.shape[1], width), torch.nn.Linear(width, width), torch.nn.Linear(width, 1)]
+            layers = [
+                torch.nn.Linear(x.shape[1], width),
+                torch.nn.Linear(width, width),
+                torch.nn.Linear(width, 1),
+            ]
             torch.nn.init.zeros_(layers[2].weight)
             parameters = [p for layer in layers for p in layer.parameters()]
             optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay)
@@ -95,6 +107,8 @@ def fit(
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-        members.append([np.vstack([layer.weight.detach().numpy().T, layer.bias.detach().numpy()]) for layer in layers])
+        members.append(
+            [np.vstack([layer.weight.detach().numpy().T, layer.bias.detach().numpy()]) for layer in layers]
+        )
     first, second, last = (np.stack(part).astype(np.float32) for part in zip(*members, strict=True))
     return Ensemble(mean.astype(np.float32), scale, first, second, last[..., 0], unit)

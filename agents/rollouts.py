@@ -13,6 +13,7 @@ Classification", ICML 2003).
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from agents.config import RolloutConfig
 from agents.interface import Flat, Ints, Predict
 from agents.planner import Array
 from agents.prices import FEATURES, features
-from agents.regression import FOLDS, Ensemble, fit
+from agents.regression import FOLDS, Ensemble, fit, nothing
 from baselines.batch import Plans, priced_plans
 from baselines.priced import Constants
 from sat_env.problem import Problems
@@ -119,6 +120,11 @@ class Chooser:
         """Return the predicted cost (n,) of candidates (n, D), the margin added."""
         return self.ensemble.predict(flat) + np.float32(self.margin_s), None
 
+    @classmethod
+    def untrained(cls) -> Chooser:
+        """Return the choice that always takes the tuned plan."""
+        return cls(nothing(PAIR), math.inf)
+
     def save(self, path: Path) -> None:
         """Write weights and margin as a zip that needs nothing beside it."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(WEIGHTS, "w") as file:
@@ -165,7 +171,8 @@ class Learner:
         self.critic_data: list[tuple[Flat, Array]] = []  # situations and what followed, by episode
         self.tried: list[tuple[Flat, Array, Ints, Ints]] = []  # pairs, advantages, worlds, decisions
         self.critic: Ensemble | None = None
-        self.chooser: Chooser | None = None
+        self.chooser = Chooser.untrained()
+        self.logger: Any = None  # of stable-baselines3, while training
         self.wire(prepared)
 
     def wire(self, prepared: Prepared) -> None:
@@ -177,28 +184,40 @@ class Learner:
         self.folds = np.arange(self.config.num_envs) % FOLDS
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: v for name, v in vars(self).items() if name not in ("prepared", "interface", "follow")}
+        made = ("prepared", "interface", "follow", "logger")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self.logger = None
         self.wire(self.simulator.prepared)
 
     @property
-    def steps(self) -> int:
-        """Decisions branched so far."""
+    def num_timesteps(self) -> int:
+        """Decisions branched so far; named as in stable-baselines3."""
         epochs = self.latency_s.shape[1]
         return self.config.num_envs * (max(self.round, 0) * epochs + (self.t if self.round >= 0 else 0))
 
     @property
     def over(self) -> bool:
-        """All rounds are played."""
-        return self.round == self.config.rounds
+        """As many decisions as were asked for are branched, in whole rounds."""
+        return self.t == 0 and self.num_timesteps >= self.config.steps
+
+    def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
+        """Return what the choice so far says, as `Chooser.predict`."""
+        return self.chooser.predict(flat)
+
+    def save(self, path: Path) -> None:
+        """Write the choice so far, as `Chooser.save`."""
+        self.chooser.save(path)
 
     def advance(self) -> bool:
         """Play one epoch of every world; return whether that ended a round (with a new chooser)."""
         sim = self.simulator
         if self.t == 0:
-            seeds = self.first_seed + (self.round + 1) * self.config.num_envs + np.arange(self.config.num_envs)
+            seeds = (
+                self.first_seed + (self.round + 1) * self.config.num_envs + np.arange(self.config.num_envs)
+            )
             sim.begin(seeds=seeds.astype(np.uint64))
             self.seen = []
         self.seen.append(situation(sim.world, sim.problems, self.ahead))
@@ -219,12 +238,9 @@ class Learner:
         pairs = self.interface.pairs(sim.problems, candidates)
         count = len(pairs)
         cost_s = np.where(candidates.offered, 0.0, np.inf)
-        if self.chooser is not None:
-            rows, columns = np.nonzero(candidates.offered[:, 1:])
-            cost_s[rows, columns + 1] = self.chooser.predict(pairs[rows, columns + 1])[0]
-            chosen = cost_s.argmin(axis=1)
-        else:
-            chosen = np.zeros(count, np.int64)
+        rows, columns = np.nonzero(candidates.offered[:, 1:])
+        cost_s[rows, columns + 1] = self.predict(pairs[rows, columns + 1])[0]
+        chosen = cost_s.argmin(axis=1)
         # Candidates that look best are tried more often than others; exponential races draw without repetition.
         likely = np.where(candidates.offered, np.exp(-np.clip(cost_s, -50.0, 200.0) / self.near_s), 0.0) + (
             0.05 * candidates.offered
@@ -240,11 +256,13 @@ class Learner:
         column_all = np.concatenate([np.zeros(count, np.int64), column])
         cost = self.futures_s(which, candidates.cuts[which, column_all], candidates.levels[which, column_all])
         advantage_s = cost[count:] - cost[world]
-        decision = self.steps + world
+        decision = self.num_timesteps + world
         self.tried.append((pairs[world, column], advantage_s, world, decision))
-        explores = (self.rng.random(count) < config.explore) & tried[:, 0]
-        chosen = np.where(explores & (candidates.cuts[np.arange(count), order[:, 0], 0] != NO_PLAN), order[:, 0], chosen)
         each = np.arange(count)
+        other = order[:, 0]
+        explores = (self.rng.random(count) < config.explore) & tried[:, 0]
+        explores &= candidates.cuts[each, other, 0] != NO_PLAN
+        chosen = np.where(explores, other, chosen)
         return candidates.cuts[each, chosen], candidates.levels[each, chosen]
 
     @property
@@ -276,7 +294,9 @@ class Learner:
         """Fit the critic to what followed, and the choice to the advantages."""
         config = self.config
         horizon = config.value_epochs
-        cumulated = np.concatenate([np.zeros((config.num_envs, 1)), np.cumsum(self.latency_s, axis=1)], axis=1)
+        cumulated = np.concatenate(
+            [np.zeros((config.num_envs, 1)), np.cumsum(self.latency_s, axis=1)], axis=1
+        )
         epochs = self.latency_s.shape[1] - horizon // 2  # later ones see too little of what follows
         ends = np.minimum(np.arange(epochs) + horizon, self.latency_s.shape[1])
         followed = (cumulated[:, ends] - cumulated[:, :epochs]) * horizon / (ends - np.arange(epochs))
@@ -291,11 +311,17 @@ class Learner:
         pairs, advantage_s, world, decision = (np.concatenate(part) for part in zip(*self.tried, strict=True))
         fold = self.folds[world]
         bound_s = 2.0 * self.prepared.scenario.jobs.deadline_s
-        ensemble = fit(pairs, np.clip(advantage_s, -bound_s, bound_s), fold, config.width, config.passes, fit_seed)
-        unseen_s = ensemble.each(pairs)[fold, np.arange(len(fold))]  # by the member that did not learn from it
+        ensemble = fit(
+            pairs, np.clip(advantage_s, -bound_s, bound_s), fold, config.width, config.passes, fit_seed
+        )
+        unseen_s = ensemble.each(pairs)[
+            fold, np.arange(len(fold))
+        ]  # by the member that did not learn from it
         reference_s = self.prepared.scenario.reference_latency_s
         gains = {m: chosen_gain_s(unseen_s + m * reference_s, advantage_s, decision) for m in MARGINS}
-        self.gains_s = gains
+        if self.logger is not None:
+            self.logger.record("train/samples", len(advantage_s))
+            self.logger.record("train/expected_gain_s", -min(gains.values()))
         self.chooser = Chooser(ensemble, reference_s * min(gains, key=lambda m: gains[m]))
 
 
@@ -311,4 +337,6 @@ def rows_of(snapshot: Snapshot, which: Ints) -> Snapshot:
     """Return the snapshot of some of its worlds, repetitions allowed."""
     arrays = (snapshot.trace, snapshot.state, snapshot.problems)
     trace, state, problems = (type(part)._make(field[which] for field in part) for part in arrays)
-    return Snapshot(trace, state, problems, snapshot.seeds[which], snapshot.episodes[which], snapshot.over[which])
+    return Snapshot(
+        trace, state, problems, snapshot.seeds[which], snapshot.episodes[which], snapshot.over[which]
+    )
