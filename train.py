@@ -25,6 +25,7 @@ import tyro
 from agents.config import (
     ALGORITHMS,
     DEFAULTS,
+    PPO_ALGORITHMS,
     Algorithm,
     Config,
     PPOConfig,
@@ -190,8 +191,8 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     """Search hyper-parameters on training windows; write those that beat the defaults."""
     install = "python -m pip install -c constraints.txt -e '.[train,tune]'"
     require_packages("tune", ("optuna",), install)
-    if args.algo == "rollouts":
-        raise ValueError("tune: must be of an algorithm that PPO trains, not of rollouts")
+    if args.algo not in PPO_ALGORITHMS:
+        raise ValueError(f"algo = {args.algo!r}: must be one of {', '.join(PPO_ALGORITHMS)} for a search")
     if args.elements or args.model:
         raise ValueError(f"tune = {args.tune}: must be of a scenario as it is, without elements or model")
     console = new_console()

@@ -15,7 +15,7 @@ from agents.interface import Flat, Ints
 from agents.planner import Array, BatchPlanner
 from agents.prices import shifted
 from baselines.priced import Constants
-from sat_env.planning.costs import F64, Costs, costs_row, inner, kernel, make_canonical
+from sat_env.planning.costs import F64, costs_row, inner, kernel, make_canonical
 from sat_env.planning.predict import makespan, plan_error, serve, transfer_s
 from sat_env.problem import Problems, problems_handle, tabulate
 from sat_env.simulator import NO_PLAN

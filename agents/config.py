@@ -123,6 +123,8 @@ DEFAULTS: dict[Algorithm, Config] = {
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
 
+PPO_ALGORITHMS = tuple(name for name in ALGORITHMS if isinstance(DEFAULTS[name], PPOConfig))
+
 
 def default_config(algorithm: Algorithm, scenario: str) -> Config:
     """Return the hyper-parameters of an algorithm, with what ``configs/SCENARIO.json`` changes of them.
