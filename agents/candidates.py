@@ -6,6 +6,7 @@ the plan before, and declining the job.
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from agents.interface import Flat, Ints
 from agents.planner import Array, BatchPlanner
 from agents.prices import shifted
-from baselines.priced import Constants
+from baselines.priced import Constants, longest_s
 from sat_env.planning.costs import F64, costs_row, inner, kernel, make_canonical
 from sat_env.planning.predict import makespan, plan_error, serve, transfer_s
 from sat_env.problem import Problems, problems_handle, tabulate
@@ -27,11 +28,11 @@ MENU = np.array(
         (0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
         (0.0, -1.0, 0.0, 0.0, 0.0, 0.0),
         (0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
-        (0.0, 0.0, 0.0, 0.7, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 0.5, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
         (0.0, 0.0, 0.0, -0.7, 0.0, 0.0),
-        (0.0, 0.0, 0.0, 0.0, 0.7, 0.0),
-        (-1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-        (1.0, 0.5, 0.5, 0.0, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+        (0.0, 0.0, 0.0, 0.0, -1.0, 0.0),
     ]
 )
 
@@ -86,25 +87,25 @@ class CandidateMaker:
     def __init__(self, world: World, constants: Constants) -> None:
         self.world = world
         self.planner = BatchPlanner(world, constants)
-        self.values: Array = shifted(self.planner.values, MENU)
-        self.values[:, 5] = 0.0  # whether to decline is a candidate of its own
+        tuned = self.planner.values[None]
+        self.values: Array = np.concatenate([tuned, shifted(tuned[0], MENU)])
+        self.longest_s = min(longest_s(constants, world), sys.float_info.max)
         self.slots = world.chain.shape[1]
-        self.count = 2 + len(MENU) + 2  # tuned, tuned without declining, menu, the plan before, none
+        self.count = len(MENU) + 4  # tuned, tuned without declining, menu, the plan before, none
 
     def make(self, problems: Problems) -> Candidates:
         """Return the candidates of N decisions."""
         n, k = len(problems.epoch), self.slots
         cuts = np.zeros((n, self.count, k), np.int64)
         levels = np.zeros_like(cuts)
-        plans = 2 + len(MENU)
+        plans = len(self.values)
         repeated = Problems._make(np.repeat(field, plans, axis=0) for field in problems)
-        values = np.concatenate(
-            [self.planner.values[None], np.append(self.planner.values[:5], 0.0)[None], self.values]
-        )
-        found = self.planner.plans(repeated, np.tile(values, (n, 1)))
-        cuts[:, :plans] = found[0].reshape(n, plans, k)
-        levels[:, :plans] = found[1].reshape(n, plans, k)
-        cuts[:, plans], levels[:, plans] = problems.previous_cuts, problems.previous_levels
+        found = self.planner.solve(repeated, np.tile(self.values, (n, 1)))
+        cuts[:, 1 : plans + 1] = found.cuts.reshape(n, plans, k)
+        levels[:, 1 : plans + 1] = found.levels.reshape(n, plans, k)
+        cuts[:, 0], levels[:, 0] = cuts[:, 1], levels[:, 1]
+        cuts[~(found.makespan_s.reshape(n, plans)[:, 0] <= self.longest_s), 0, 0] = NO_PLAN
+        cuts[:, -2], levels[:, -2] = problems.previous_cuts, problems.previous_levels
         cuts[:, -1, 0] = NO_PLAN
         described = np.zeros((n, self.count, len(DESCRIPTION)))
         offered = np.zeros((n, self.count), np.bool_)

@@ -22,15 +22,15 @@ class Ensemble(NamedTuple):
     second: Array32  # (F, W+1, W)
     last: Array32  # (F, W+1)
     unit: float  # what the networks' outputs are multiplied by
+    middle: float  # what is added then
 
     def each(self, x: Array32) -> Array32:
         """Return the prediction of every member for rows of x (n, D): (F, n)."""
         z = np.clip((x - self.mean) * self.scale, -CLIP, CLIP)
         h = np.tanh(z @ self.first[:, :-1] + self.first[:, -1:])
         h = np.tanh(h @ self.second[:, :-1] + self.second[:, -1:])
-        out: Array32 = (np.einsum("fnw,fw->fn", h, self.last[:, :-1]) + self.last[:, -1:]) * np.float32(
-            self.unit
-        )
+        said = np.einsum("fnw,fw->fn", h, self.last[:, :-1]) + self.last[:, -1:]
+        out: Array32 = said * np.float32(self.unit) + np.float32(self.middle)
         return out
 
     def predict(self, x: Array32) -> Array32:
@@ -42,7 +42,7 @@ class Ensemble(NamedTuple):
 def nothing(inputs: int) -> Ensemble:
     """Return an ensemble that predicts 0 of D = `inputs` numbers."""
     shapes = ((inputs,), (inputs,), (FOLDS, inputs + 1, 1), (FOLDS, 2, 1), (FOLDS, 2))
-    return Ensemble(*(np.zeros(shape, np.float32) for shape in shapes), 1.0)
+    return Ensemble(*(np.zeros(shape, np.float32) for shape in shapes), 1.0, 0.0)
 
 
 def fit(
@@ -75,9 +75,9 @@ def fit(
 
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     scale = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0).astype(np.float32)
-    unit = float(np.std(y)) or 1.0
+    unit, middle = float(np.std(y)) or 1.0, float(np.mean(y))
     z = torch.from_numpy(np.clip((x - mean) * scale, -CLIP, CLIP).astype(np.float32))
-    target = torch.from_numpy((y / unit).astype(np.float32))
+    target = torch.from_numpy(((y - middle) / unit).astype(np.float32))
     members = []
     for f in range(FOLDS):
         generator = torch.Generator().manual_seed(FOLDS * seed + f)
@@ -111,4 +111,4 @@ def fit(
             [np.vstack([layer.weight.detach().numpy().T, layer.bias.detach().numpy()]) for layer in layers]
         )
     first, second, last = (np.stack(part).astype(np.float32) for part in zip(*members, strict=True))
-    return Ensemble(mean.astype(np.float32), scale, first, second, last[..., 0], unit)
+    return Ensemble(mean.astype(np.float32), scale, first, second, last[..., 0], unit, middle)

@@ -136,7 +136,7 @@ class Chooser:
         with zipfile.ZipFile(path) as archive, archive.open(WEIGHTS) as file:
             found = np.load(io.BytesIO(file.read()), allow_pickle=False)
             weights = {name: found[name] for name in Ensemble._fields}
-            weights["unit"] = float(weights["unit"])
+            weights |= {name: float(weights[name]) for name in ("unit", "middle")}
             return cls(Ensemble(**weights), float(found["margin_s"]))
 
 
