@@ -70,7 +70,7 @@ class PPOConfig:
 class RolloutConfig:
     """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
 
-    steps: int = 14_400
+    steps: int = 9_600
     """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
     num_envs: int = 32
     """Worlds side by side."""
@@ -82,6 +82,8 @@ class RolloutConfig:
     """Jobs that the critic's value sums up."""
     explore: float = 0.1
     """Share of decisions in which the walk takes a candidate at random."""
+    margin: float = 0.03
+    """Reference latencies by which a candidate must look better than the tuned plan to be taken."""
     width: int = 64
     """Of the hidden layers."""
     passes: int = 15
@@ -91,7 +93,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "explore" and getattr(self, field.name) < 1:
+            if field.name not in ("explore", "margin") and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
         if self.num_envs < 4:
             raise ValueError(
@@ -99,6 +101,8 @@ class RolloutConfig:
             )
         if not 0 <= self.explore <= 1:
             raise ValueError(f"explore = {self.explore}: must be in 0..1")
+        if not self.margin >= 0:
+            raise ValueError(f"margin = {self.margin}: must be at least 0")
 
 
 _SCRATCH = PPOConfig(

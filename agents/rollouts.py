@@ -34,10 +34,6 @@ from sat_env.problem import Problems
 from sat_env.simulator import NO_PLAN, Simulator, Snapshot
 from sat_env.world import Prepared, World
 
-MARGINS = (0.0, 0.02, 0.05, 0.1, 0.2)
-"""In reference latencies: how much better than the tuned plan a candidate must look."""
-
-
 WEIGHTS = "weights.npz"
 PAIR = len(FEATURES) + 2 * len(DESCRIPTION)  # numbers known of a candidate beside the tuned plan
 SPACES = (
@@ -314,15 +310,13 @@ class Learner:
         ensemble = fit(
             pairs, np.clip(advantage_s, -bound_s, bound_s), fold, config.width, config.passes, fit_seed
         )
-        unseen_s = ensemble.each(pairs)[
-            fold, np.arange(len(fold))
-        ]  # by the member that did not learn from it
-        reference_s = self.prepared.scenario.reference_latency_s
-        gains = {m: chosen_gain_s(unseen_s + m * reference_s, advantage_s, decision) for m in MARGINS}
+        margin_s = config.margin * self.prepared.scenario.reference_latency_s
+        self.chooser = Chooser(ensemble, margin_s)
         if self.logger is not None:
             self.logger.record("train/samples", len(advantage_s))
-            self.logger.record("train/expected_gain_s", -min(gains.values()))
-        self.chooser = Chooser(ensemble, reference_s * min(gains, key=lambda m: gains[m]))
+            unseen_s = ensemble.each(pairs)[fold, np.arange(len(fold))]  # by the member that did not learn it
+            gain_s = chosen_gain_s(unseen_s + margin_s, advantage_s, decision)
+            self.logger.record("train/unseen_advantage_s", gain_s)
 
 
 def chosen_gain_s(cost_s: Array, advantage_s: Array, decision: Ints) -> float:
