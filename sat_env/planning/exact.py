@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from sat_env.borrow import bare, borrow
 from sat_env.planning.costs import (
     F64,
     GROUND_ANY,
@@ -41,7 +42,14 @@ from sat_env.planning.costs import (
     neutral_prices,
     prices_row,
 )
-from sat_env.planning.predict import objective, plan_error, predict, serve, token_ratio, transfer_s
+from sat_env.planning.predict import (
+    makespan,
+    priced_span_s,
+    serve,
+    summed_error,
+    token_ratio,
+    transfer_s,
+)
 
 IN, OUT = 0, 1  # the two kinds of node
 CUTS, LEVELS = 0, 1  # rows of a plan
@@ -217,14 +225,15 @@ def search_each(
     expansions
         (B,) out.
     """
+    costs, prices, ws = borrow(costs), borrow(prices), borrow(ws)  # the caller keeps them
     for b in range(len(plans)):
         row = costs_row(costs, b)
         expansions[b] = search(row, prices_row(prices, b), ws)
         _copy(ws.best, plans[b])
         outcomes[b, 0] = ws.best_s[0]
         feasible = ws.best_s[0] < np.inf
-        outcomes[b, 1] = predict(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else np.inf
-        outcomes[b, 2] = plan_error(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else 0.0
+        outcomes[b, 1] = makespan(row, 1.0, ws.best[CUTS], ws.best[LEVELS]) if feasible else np.inf
+        outcomes[b, 2] = summed_error(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else 0.0
 
 
 @inner
@@ -253,7 +262,7 @@ def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
 # --- arcs -----------------------------------------------------------------------------------------
 
 
-@inner
+@bare
 def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Fill the arc tables of `ws`."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -303,7 +312,7 @@ def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
                     ws.reach[k, start] = start
 
 
-@inner
+@bare
 def _stage_sum_s(
     costs: Costs, prices: Prices, k: int, end: int, theta: float, work_s: float, token_s: float
 ) -> float:
@@ -318,7 +327,7 @@ def _stage_sum_s(
     return sum_s
 
 
-@inner
+@bare
 def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s: float) -> float:
     """Return what a stage adds to the objective if it is the bottleneck."""
     m, tokens = costs.micro_batches, costs.n_tokens
@@ -331,7 +340,7 @@ def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s
 # --- backward: bounds and plans -------------------------------------------------------------------
 
 
-@inner
+@bare
 def _backward(
     costs: Costs,
     prices: Prices,
@@ -394,7 +403,7 @@ def _backward(
     return at_source
 
 
-@inner
+@bare
 def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[float, float, float]:
     """Consider the plan of the last `_backward`; return its sum (`theta` of the loop), error and period."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -427,7 +436,7 @@ def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[f
     return sum_s, error, period_s
 
 
-@inner
+@bare
 def _copy(source: I64, target: I64) -> None:
     """Copy a plan."""
     for row in range(2):
@@ -435,10 +444,10 @@ def _copy(source: I64, target: I64) -> None:
             target[row, k] = source[row, k]
 
 
-@inner
+@bare
 def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
     """Make ``ws.trial`` the best plan if it is better; say whether it is."""
-    value = objective(costs, prices, ws.trial[CUTS], ws.trial[LEVELS])
+    value = priced_span_s(costs, prices, ws.trial[CUTS], ws.trial[LEVELS])
     better: bool = value < ws.best_s[0]
     if better:
         _copy(ws.trial, ws.best)
@@ -446,7 +455,7 @@ def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
     return better
 
 
-@inner
+@bare
 def _polish(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Improve the best plan by single moves: a cut or a level by one, a slot emptied."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -538,14 +547,14 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
                 here[FLOOR_LOOP] = min(here[FLOOR_LOOP], tokens * loop_s + there[FLOOR_LOOP])
 
 
-@inner
+@bare
 def _source(ws: Workspace, floor: int) -> float:
     """Return a floor at the source."""
     at_source: float = min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
     return at_source
 
 
-@inner
+@bare
 def _keep(ws: Workspace, t: int, lam: float) -> None:
     """Keep the last pass as bound `t`."""
     kinds, slots, boundaries = ws.pass_.shape
@@ -556,7 +565,7 @@ def _keep(ws: Workspace, t: int, lam: float) -> None:
     ws.parts.lam[t] = lam
 
 
-@inner
+@bare
 def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
     """Return a bound on the objective of the plans of part g."""
     bound_s: float = ws.parts.dual_s[g, 0] + ws.parts.low_s[g]
@@ -566,7 +575,7 @@ def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
     return bound_s
 
 
-@inner
+@bare
 def _dual(costs: Costs, prices: Prices, ws: Workspace, g: int, i: int, theta: float) -> None:
     """Bound part g: maximise the Lagrangian dual over lambda, by the crossing of its two best lines.
 
@@ -692,7 +701,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
 # --- forward: labels ------------------------------------------------------------------------------
 
 
-@inner
+@bare
 def _hopeless(
     costs: Costs,
     prices: Prices,
@@ -753,27 +762,14 @@ def _hopeless(
     return True
 
 
-@inner
+@bare
 def _write(values: F64, at: int, new: F64) -> None:
     """Store a label's values."""
     for column in range(9):
         values[at, column] = new[column]
 
 
-@inner
-def _grow(values: F64, links: I64) -> tuple[F64, I64]:
-    """Room for twice as many labels."""
-    n = len(values)
-    more_values, more_links = np.empty((2 * n, 9)), np.empty((2 * n, 5), dtype=np.int64)
-    for label in range(n):
-        for column in range(9):
-            more_values[label, column] = values[label, column]
-        for column in range(5):
-            more_links[label, column] = links[label, column]
-    return more_values, more_links
-
-
-@inner
+@bare
 def _estimate_s(
     costs: Costs, prices: Prices, ws: Workspace, kind: int, slot: int, boundary: int, value: F64
 ) -> float:
@@ -806,18 +802,44 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
 
     With `beam` a node keeps only the label of the least estimate: fast, and not exact.
     """
-    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
-    m, tokens = costs.micro_batches, costs.n_tokens
-    margin_s = ws.best_s[0] - SLACK * ws.best_s[0] if ws.best_s[0] < np.inf else np.inf
     released = _is_released(costs, prices)
     priced = (
         prices.stage_price.max() > 0.0 or prices.hop_price.max() > 0.0 or prices.hop_fixed_s.max() > 0.0
     ) and released
-    values, links = np.zeros((1024, 9)), np.zeros((1024, 5), dtype=np.int64)
-    new = np.zeros(9)
+    room: Any = np.int64(1024)
+    expansions: Any = np.int64(-1)
+    while expansions < 0:
+        owned = np.empty((room, 9)), np.empty((room, 5), dtype=np.int64), np.empty(9)
+        values, links, new = borrow(owned)
+        expansions = _expand_in(costs, prices, ws, n_live, beam, released, priced, values, links, new)
+        room = np.int64(4 * len(owned[0]))  # what is borrowed lives until here
+    return int(expansions)
+
+
+@bare
+def _expand_in(
+    costs: Costs,
+    prices: Prices,
+    ws: Workspace,
+    n_live: int,
+    beam: bool,
+    released: bool,
+    priced: bool,
+    values: F64,
+    links: I64,
+    new: F64,
+) -> int:
+    """Expand in this room for labels; return -1, nothing changed, where it does not suffice."""
+    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+    m, tokens = costs.micro_batches, costs.n_tokens
+    margin_s = ws.best_s[0] - SLACK * ws.best_s[0] if ws.best_s[0] < np.inf else np.inf
     ws.head.fill(-1)
     ws.head[OUT, 0, 0], ws.head[IN, 0, 0] = 0, 1  # slot 0 has the raw input; it computes, or only sends it
     for root in range(2):
+        for column in range(9):
+            values[root, column] = 0.0
+        for column in range(5):
+            links[root, column] = 0
         links[root, PARENT] = links[root, NEXT] = -1
     links[0, LEVEL] = -1
     n_labels = np.int64(2)
@@ -884,7 +906,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
                         if _hopeless(costs, prices, ws, n_live, to_kind, slot, end, new, released, margin_s):
                             continue
                         if n_labels == len(values):
-                            values, links = _grow(values, links)
+                            return -1
                         at = n_labels
                         if beam:
                             new[ESTIMATE] = _estimate_s(costs, prices, ws, to_kind, slot, end, new)
@@ -924,7 +946,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
     return expansions
 
 
-@inner
+@bare
 def _compute(
     costs: Costs, prices: Prices, k: int, end: int, work_s: float, token_s: float, load_s: float, label: F64
 ) -> None:
@@ -941,7 +963,7 @@ def _compute(
     label[PEAK] = max(label[PEAK], _stage_period_s(costs, prices, k, work_s, token_s))
 
 
-@inner
+@bare
 def _send(
     costs: Costs, prices: Prices, ws: Workspace, i: int, j: int, boundary: int, level: int, label: F64
 ) -> None:
@@ -963,7 +985,7 @@ def _send(
     label[PEAK] = max(label[PEAK], ws.hop_period_s[i, boundary, j, level])
 
 
-@inner
+@bare
 def _insert(
     costs: Costs,
     prices: Prices,
