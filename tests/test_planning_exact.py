@@ -165,5 +165,5 @@ def test_a_search_that_runs_out_says_so():
 @pytest.mark.parametrize("budget", [-1, 0.5, True])
 def test_a_budget_is_a_count(budget):
     costs, _ = random_problem(np.random.default_rng(0), 2, 3, 2)
-    with pytest.raises(ValueError, match="max_expansions = .*; allowed are None and integers from 0"):
+    with pytest.raises(ValueError, match=r"max_expansions = .*; allowed are None and integers from 0"):
         solve(costs, max_expansions=budget)

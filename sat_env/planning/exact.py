@@ -317,7 +317,7 @@ def search(costs: Costs, prices: Prices, ws: Workspace, max_expansions: int) -> 
     else:
         _tighten(costs, prices, ws)
     make_canonical(n_blocks, ws.best[CUTS], ws.best[LEVELS])
-    return max_expansions - left
+    return int(max_expansions - left)
 
 
 # --- arcs -----------------------------------------------------------------------------------------
