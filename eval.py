@@ -2,6 +2,7 @@
 
 python eval.py --list
 python eval.py --agents paper-astar,replan-astar,runs/WalkerOutage-0/model.zip --scenarios WalkerOutage
+python eval.py --agents zoo:prices,priced --scenarios WalkerRush,WalkerHarsh
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from agents import zoo
 from baselines import NAMES, describe, make
 from sat_env.commands import fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference
@@ -25,7 +27,7 @@ class Args:
     """Compare agents and planners on paired episodes."""
 
     agents: str = "paper-astar,static-astar,replan-astar,uniform,ground-only,single-satellite"
-    """Names of planners (see --list), policy files, and classes of yours (module:Class), by commas."""
+    """Names of planners (see --list), policy files, zoo:ALGORITHM, and classes of yours (module:Class), by commas."""
     scenarios: str = "WalkerOutage"
     """Names of scenarios and TOML files, separated by commas."""
     elements: str | None = None
@@ -49,6 +51,7 @@ def main(args: Args) -> None:
         for name in NAMES:
             console.print(f"[bold]{name}[/bold]  {describe(name)}", highlight=False)
         console.print("scenarios: " + ", ".join(scenario_names()), highlight=False)
+        console.print("zoo: " + (", ".join(zoo.listed()) or "empty"), highlight=False)
         return
     if args.episodes < 1:
         raise ValueError(f"episodes = {args.episodes}: must be at least 1")
@@ -67,13 +70,17 @@ def main(args: Args) -> None:
 
 
 def load(agent: str, scenario: str) -> Policy:
-    """Return a planner by name, a saved policy by path, or a policy class of yours as module:Class.
+    """Return a planner by name, a saved policy by path or from the zoo, or a policy class of yours as module:Class.
 
     Raises
     ------
     ValueError
         Unknown name, a file that is no policy, or a module or class that cannot be found.
     """
+    if agent.startswith("zoo:"):
+        from agents.saved import SavedPolicy
+
+        return SavedPolicy(zoo.find(agent.removeprefix("zoo:"), scenario), agent)
     if agent.endswith(".zip"):
         from agents.saved import SavedPolicy
 

@@ -4,6 +4,8 @@
     python train.py --algo ppo --scenario WalkerOutage --elements iridium.tle --steps 4000
     python train.py --seeds 5 --scenario WalkerRush
     python train.py --resume runs/WalkerOutage-0
+    python train.py --tune 20 --scenario WalkerRush
+    python train.py --export runs/WalkerOutage-0
 
 Leaves a run folder: config.json, command.txt, model.zip (best on development windows), last.zip, checkpoints,
 evaluations.csv and curve.png, logs (CSV, TensorBoard), results.json. docs/agents.md explains the algorithms.
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from agents.config import ALGORITHMS, Algorithm, PPOConfig, checked, default_config
+from agents.config import ALGORITHMS, DEFAULTS, Algorithm, PPOConfig, checked, default_config
+from agents.packages import Backend, check_backend, require_packages
 from agents.planner import tuned_constants
 from baselines import make
 from baselines.priced import Constants, is_tuned
@@ -62,12 +65,18 @@ class Args:
     """Training runs, with seeds from `seed` on, several at once."""
     jobs: int = 2
     """Processes that several runs share."""
+    backend: Backend = "loky"
+    """Where several runs are computed: processes of this machine, or a Ray or Dask cluster."""
     episodes: int = 6
     """Test episodes of the table."""
     out: str | None = None
     """Run folder; default runs/SCENARIO-SEED, with the algorithm's name where it is not the default."""
-    resume: str | None = None
-    """Run folder of an interrupted run: goes on from its checkpoint, with its configuration."""
+    resume: tuple[str, ...] = ()
+    """Run folders of interrupted runs: they go on from their checkpoints, with their configuration."""
+    tune: int = 0
+    """Trials of a search for hyper-parameters on training windows; the best go to agents/configs."""
+    export: str | None = None
+    """Run folder: writes its model.zip as model.onnx, checked against the network, and does nothing else."""
     config: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     """Hyper-parameters; the defaults depend on algorithm and scenario."""
 
@@ -75,7 +84,8 @@ class Args:
 def parse() -> Args:
     """Read the command line; hyper-parameters default to those of the algorithm and the scenario."""
     first = tyro.cli(Args)
-    config = default_config(first.algo, Path(first.scenario).stem)
+    # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
+    config = DEFAULTS[first.algo] if first.tune else default_config(first.algo, Path(first.scenario).stem)
     return tyro.cli(Args, default=replace(Args(), config=config))
 
 
@@ -84,17 +94,34 @@ def main(args: Args) -> None:
     for name in ("episodes", "seeds", "jobs"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} = {getattr(args, name)}: must be at least 1")
-    if args.seed < 0:
-        raise ValueError(f"seed = {args.seed}: must be at least 0")
+    for name in ("seed", "tune"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"{name} = {getattr(args, name)}: must be at least 0")
+    if (args.tune > 0) + (args.export is not None) + bool(args.resume) > 1:
+        raise ValueError("tune, export, resume: must be at most one of them")
+    check_backend(args.backend)
     # Bad input is refused above and here, before the slow imports and any work.
-    if args.resume is not None:
-        folders = [Path(args.resume)]
+    if args.export is not None:
+        return export(Path(args.export))
+    if args.resume:
+        folders = [Path(folder) for folder in args.resume]
         algo, scenario, config, constants, seed = read_config(folders[0])
+        seeds = [seed]
+        for folder in folders[1:]:
+            *same, other = read_config(folder)
+            if same != [algo, scenario, config, constants]:
+                raise ValueError(
+                    f"resume = {str(folder)!r}: must differ from {str(folders[0])!r} in its seed only"
+                )
+            seeds.append(other)
     else:
         scenario = resolve(args.scenario, args.elements, args.model)
         algo, config, seed = args.algo, args.config, args.seed
         constants = tuned_constants(scenario.name)
-        folders = [run_folder(args, scenario.name, seed + i) for i in range(args.seeds)]
+        seeds = [seed + i for i in range(args.seeds)]
+        if args.tune:
+            return tune(args, scenario, constants)
+        folders = [run_folder(args, scenario.name, one) for one in seeds]
     console = new_console()
     opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario.name)]
     if len(opponents) < len(OPPONENTS):
@@ -109,17 +136,18 @@ def main(args: Args) -> None:
     from agents.models import Run
     from agents.saved import SavedPolicy
 
-    runs = [Run(algo, scenario, config, constants, seed + i) for i in range(len(folders))]
-    if args.resume is None:
+    runs = [Run(algo, scenario, config, constants, one) for one in seeds]
+    if not args.resume:
         for run, folder in zip(runs, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             write_config(folder, run, world.environment_id)
     else:
-        console.print(f"resumed at step {training.steps_done(folders[0])}")
+        done = ", ".join(str(training.steps_done(folder)) for folder in folders)
+        console.print(f"resumed at step {done}")
     try:
-        training.train_all(runs, folders, args.resume is not None, args.jobs)
+        training.train_all(runs, folders, bool(args.resume), args.jobs, args.backend, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: python train.py --resume {folders[0]}")
+        console.print(f"interrupted; go on with: python train.py --resume {' '.join(map(str, folders))}")
     agents: list[Policy | Reference] = [
         SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"ppo-{algo}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
@@ -134,6 +162,59 @@ def main(args: Args) -> None:
         args.episodes,
         seed,
         folders[0] / "results.json",
+    )
+
+
+def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
+    """Search hyper-parameters on training windows; write those that beat the defaults."""
+    install = "python -m pip install -c constraints.txt -e '.[train,tune]'"
+    require_packages("tune", ("optuna",), install)
+    if args.elements or args.model:
+        raise ValueError(f"tune = {args.tune}: must be of a scenario as it is, without elements or model")
+    console = new_console()
+    for line in describe_input(scenario):
+        console.print(line)
+
+    from agents import tuning
+    from agents.models import Run
+
+    run = Run(args.algo, scenario, args.config, constants, args.seed)
+    folder = Path(args.out) if args.out else Path("runs") / f"tune-{scenario.name}-{args.algo}-{args.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = tuning.tune(run, args.tune, folder, lambda line: console.print(line, highlight=False))
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on")
+        return
+    console.print(
+        f"best J {found.j_s:.3f} s, defaults {found.default_j_s:.3f} s, on {args.config.dev_episodes} held-out "
+        f"traces of training windows; {found.trials} trials, {found.pruned} of them pruned"
+    )
+    if found.config == args.config:
+        console.print("the defaults stay")
+    else:
+        console.print(
+            f"hyper-parameters: {tuning.write_config(run, found, shlex.join(['python', 'train.py', *sys.argv[1:]]))}"
+        )
+
+
+def export(folder: Path) -> None:
+    """Write the policy of a run folder as ONNX beside it, and say how it compares."""
+    install = "python -m pip install -c constraints.txt -e '.[train,export]'"
+    require_packages("export", ("onnx", "onnxruntime", "onnxscript"), install)
+    scenario = read_config(folder)[1]
+
+    from agents import export as onnx
+
+    found = onnx.export(folder / "model.zip", scenario, folder / "model.onnx")
+    console = new_console()
+    console.print(
+        f"{folder / 'model.onnx'}: {(folder / 'model.onnx').stat().st_size / 1e3:.0f} kB", highlight=False
+    )
+    console.print(
+        f"largest difference to the network {found.largest:.1e} on {found.observations} decisions; "
+        f"a decision takes {found.onnx_us:.0f} us with ONNX Runtime, {found.torch_us:.0f} us with torch",
+        highlight=False,
     )
 
 
@@ -154,7 +235,7 @@ def read_config(folder: Path) -> tuple[Algorithm, Scenario, PPOConfig, Constants
         Not a run folder, or one of an algorithm that does not exist.
     """
     if not (folder / "config.json").is_file():
-        raise ValueError(f"resume = {str(folder)!r}: must be a run folder with a config.json")
+        raise ValueError(f"resume, export = {str(folder)!r}: must be a run folder with a config.json")
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if saved.get("algo") not in ALGORITHMS:
         raise ValueError(f"algo = {saved.get('algo')!r}: must be one of {', '.join(ALGORITHMS)}")

@@ -79,7 +79,7 @@ DEFAULTS: dict[Algorithm, PPOConfig] = {
     "choice": PPOConfig(),
     "residual": PPOConfig(hidden=(128, 128)),
     "ppo": _SCRATCH,
-    "ppo-transformer": replace(_SCRATCH, steps=200_000, hidden=(32,)),
+    "ppo-transformer": PPOConfig(hidden=(32,), log_std_init=-2.0, learning_rate=5e-4),
     "maskable": replace(_SCRATCH, gamma=0.9),  # a sub-step of six
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }

@@ -2,8 +2,9 @@
 
 A token a slot, and one for the ground. What belongs to a hop enters twice: every pair of slots has its own
 bias on the attention between them, read from the state of the hop, and every slot's token holds its hops to
-the next slot and to the ground. The head reads one share and one level off each slot's token. Nothing in it
-depends on the length of the chain, so `agents.saved` can put trained weights into a network for another one.
+the next slot and to the ground. The head reads off each slot's token what to change of the planner's share and
+level (`agents.tokens`); it starts at nothing. Nothing in it depends on the length of the chain, so `agents.saved`
+can put trained weights into a network for another one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
-from sat_env import observation
+from agents import tokens
 
 SLOT_ENTRIES = (
     "slot_speed",
@@ -30,8 +31,22 @@ SLOT_ENTRIES = (
     "slot_resident_to",
     "previous_cuts",
     "previous_levels",
+    "slot_job",
+    "slot_room",
+    "slot_load",
+    "slot_share",
+    "slot_level",
 )
-HOP_ENTRIES = ("hop_rate", "hop_latency", "hop_wait", "hop_down", "hop_age", "hop_backup")
+HOP_ENTRIES = (
+    "hop_rate",
+    "hop_latency",
+    "hop_wait",
+    "hop_down",
+    "hop_age",
+    "hop_backup",
+    "hop_job",
+    "hop_loop",
+)
 GLOBAL_ENTRIES = ("job", "recent_jobs", "chain_change")
 GLOBALS = 6
 PLACES = 4  # sensing slot, ground, distance from the start and to the end of the chain
@@ -46,7 +61,7 @@ def slots_of(size: int) -> int:
         No chain has such observations.
     """
     for slots in range(1, 65):
-        if observation.vector_size(slots) == size:
+        if tokens.vector_size(slots) == size:
             return slots
     raise ValueError(f"observation = {size} numbers: must be those of a chain of 1 to 64 slots")
 
@@ -93,8 +108,8 @@ class SlotEncoder(nn.Module):
 
     def forward(self, flat: Tensor, filled: Tensor | None = None) -> Tensor:
         """Return the tokens; `filled` (B, K + 1) masks padding out of the attention where given."""
-        tokens, edges = self.read(flat)
-        x = self.embed(tokens)
+        nodes, edges = self.read(flat)
+        x = self.embed(nodes)
         batch, count, width = x.shape
         for i in range(self.layers):
             bias = self.edge_bias[i](edges).permute(0, 3, 1, 2)  # (B, heads, K+1, K+1)
@@ -112,14 +127,13 @@ class SlotEncoder(nn.Module):
 
     def read(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of tokens (B, K+1, F) and of pairs (B, K+1, K+1, E)."""
-        seen = observation.split(flat, self.slots)  # type: ignore[arg-type]
+        seen = {name: flat[:, place] for name, place in tokens.places(self.slots).items()}
         batch, count = flat.shape[0], self.slots + 1
         nodes = flat.new_zeros(batch, count, len(SLOT_ENTRIES))
         for i, name in enumerate(SLOT_ENTRIES):
-            entry: Any = seen[name]
-            nodes[:, : entry.shape[1], i] = entry
+            nodes[:, : seen[name].shape[1], i] = seen[name]
         edges = flat.new_zeros(batch, count, count, len(HOP_ENTRIES) + 3)
-        hops = torch.stack([torch.as_tensor(seen[name]) for name in HOP_ENTRIES], dim=-1)
+        hops = torch.stack([seen[name] for name in HOP_ENTRIES], dim=-1)
         rows: Any = self.rows
         columns: Any = self.columns
         edges[:, rows, columns, : len(HOP_ENTRIES)] = hops
@@ -129,14 +143,14 @@ class SlotEncoder(nn.Module):
         first = torch.arange(self.slots)
         onward[:, :-1, : len(HOP_ENTRIES)] = edges[:, first, first + 1, : len(HOP_ENTRIES)]
         onward[:, :-1, len(HOP_ENTRIES) :] = edges[:, first, self.slots, : len(HOP_ENTRIES)]
-        shared = torch.cat([torch.as_tensor(seen[name]) for name in GLOBAL_ENTRIES], dim=1)
+        shared = torch.cat([seen[name] for name in GLOBAL_ENTRIES], dim=1)
         shared = shared[:, None].expand(batch, count, GLOBALS)
         place: Any = self.place
         return torch.cat([nodes, onward, shared, place.expand(batch, count, PLACES)], dim=-1), edges
 
 
 class SlotTransformerPolicy(ActorCriticPolicy):
-    """Actor and critic over one `SlotEncoder` each, for the encoding ``"fractions"``."""
+    """Actor and critic over one `SlotEncoder` each, for the interface `agents.tokens.Tokens`."""
 
     def __init__(
         self,
@@ -144,17 +158,16 @@ class SlotTransformerPolicy(ActorCriticPolicy):
         action_space: gymnasium.spaces.Box,
         lr_schedule: Any,
         width: int = 32,
-        log_std_init: float = -0.7,
-        first_level: float = -0.8,
+        log_std_init: float = -2.0,
         **kwargs: Any,
     ) -> None:
-        self.width, self.first_level = width, first_level
+        self.width = width
         super().__init__(
             observation_space, action_space, lr_schedule, net_arch=[], log_std_init=log_std_init, **kwargs
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "width": self.width, "first_level": self.first_level}
+        return {**super()._get_constructor_parameters(), "width": self.width}
 
     def _build(self, lr_schedule: Any) -> None:
         space: Any = self.observation_space
@@ -162,21 +175,27 @@ class SlotTransformerPolicy(ActorCriticPolicy):
         self.action_dist = DiagGaussianDistribution(2 * self.slots + 1)
         self.actor = SlotEncoder(self.slots, self.width)
         self.critic = SlotEncoder(self.slots, self.width)
-        self.action_net = nn.Linear(self.width, 2)  # share and level of each token
+        self.action_net = nn.Linear(self.width, 2)  # what to add to share and level of each token
         self.value_net = nn.Linear(self.width, 1)
         self.log_std = nn.Parameter(torch.full((2,), self.log_std_init))
         with torch.no_grad():
-            self.action_net.weight.mul_(0.01)
-            self.action_net.bias.copy_(torch.tensor([0.0, self.first_level]))
+            self.action_net.weight.zero_()
+            self.action_net.bias.zero_()
         optimizer: Any = self.optimizer_class
         self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
+    def mean(self, flat: Tensor) -> Tensor:
+        """Return the most likely actions (B, 2 K + 1), not yet clipped."""
+        flat = flat.float()
+        out = self.action_net(self.actor(flat))
+        place = tokens.places(self.slots)
+        planned = 2.0 * torch.cat([flat[:, place["slot_share"]], flat[:, place["slot_level"]]], dim=1) - 1.0
+        return planned + torch.cat([out[:, :, 0], out[:, :-1, 1]], dim=1)
+
     def _distribution(self, flat: Tensor) -> DiagGaussianDistribution:
-        out = self.action_net(self.actor(flat.float()))
-        mean = torch.cat([out[:, :, 0], out[:, :-1, 1]], dim=1)
         log_std = torch.cat([self.log_std[:1].expand(self.slots + 1), self.log_std[1:].expand(self.slots)])
         distribution = cast(DiagGaussianDistribution, self.action_dist)
-        return distribution.proba_distribution(mean, log_std)
+        return distribution.proba_distribution(self.mean(flat), log_std)
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Return actions, values and log probabilities."""

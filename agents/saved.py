@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from agents.choice import LearnedChoice
@@ -18,6 +20,7 @@ from agents.interface import Encoded, Flat, Interface, Predict
 from agents.prices import LearnedPrices
 from agents.residual import Residual
 from agents.slotwise import Slotwise
+from agents.tokens import Tokens
 from baselines.priced import Constants
 from sat_env.plan import Plan
 from sat_env.policy import PolicySpec
@@ -38,6 +41,7 @@ class Card:
     scenario_hash: str
     steps: int
     seed: int
+    command: str = ""  # that trains it again
 
 
 INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
@@ -45,7 +49,7 @@ INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "choice": LearnedChoice,
     "residual": Residual,
     "maskable": Slotwise,
-    "ppo-transformer": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
+    "ppo-transformer": Tokens,
     "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
@@ -76,10 +80,18 @@ def predictor(model: Any) -> Predict:
     return predict
 
 
-def write_card(path: Path, card: Card) -> None:
-    """Put the card into a stable-baselines3 zip."""
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(MEMBER, json.dumps(asdict(card), indent=1))
+def write_policy(path: Path, model: Any, card: Card) -> None:
+    """Write what playing needs: the network and the card. A policy file is never trained on: no optimiser state."""
+    saved = io.BytesIO()
+    model.save(saved, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer"])
+    optimizer = io.BytesIO()
+    groups = model.policy.optimizer.state_dict()["param_groups"]
+    torch.save({"state": {}, "param_groups": groups}, optimizer)
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as light:
+        for name in whole.namelist():
+            kept = optimizer.getvalue() if name == "policy.optimizer.pth" else whole.read(name)
+            light.writestr(zipfile.ZipInfo(name), kept, zipfile.ZIP_DEFLATED)
+        light.writestr(zipfile.ZipInfo(MEMBER), json.dumps(asdict(card), indent=1))
 
 
 def read_card(path: Path) -> Card:

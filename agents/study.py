@@ -1,9 +1,11 @@
 """Train agents over seeds and compare them with the planners on the same test episodes, as a document table.
 
-    python -m agents.study --scenario WalkerRush --algos prices,choice,ppo --seeds 1
-    python -m agents.study --scenario WalkerRush --algos prices --seeds 5 --options '{"gamma": 0.0}'
+    python -m agents.study --scenarios WalkerRush --algos prices,choice,ppo
+    python -m agents.study --scenarios WalkerRush,WalkerHarsh --algos prices --seeds 5 --options '[{}, {"gamma": 0.0}]'
 
-Every run is kept under --out and is not trained again while its configuration stands.
+Every run is kept under --out and is not trained again while its configuration stands; one that was interrupted goes
+on. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with its 95 %
+interval; below zero: better.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from agents.config import ALGORITHMS, Algorithm, checked, default_config
+from agents.models import Run
 from agents.planner import tuned_constants
 from baselines.batch import play, priced_plans
 from baselines.priced import load_constants
@@ -26,6 +31,8 @@ from sat_env.evaluation.statistics import paired_difference
 from sat_env.scenario import Scenario
 from sat_env.world import prepare
 
+Array = NDArray[np.float64]
+TEST_SEED = 0
 OPPONENTS = {"replan-astar": "replan", "priced": "priced", "priced-backlog": "backlog"}
 
 
@@ -33,25 +40,25 @@ OPPONENTS = {"replan-astar": "replan", "priced": "priced", "priced-backlog": "ba
 class Args:
     """Train and compare."""
 
-    scenario: str = "WalkerRush"
-    """Name of a scenario, or a TOML file."""
+    scenarios: str = "WalkerRush"
+    """Names of scenarios and TOML files, separated by commas."""
     algos: str = "prices,choice"
     """Algorithms, separated by commas."""
     seeds: int = 1
     """Training runs of each."""
-    episodes: int = 36
+    episodes: int = 64
     """Test episodes; every run and planner plays the same ones."""
     jobs: int = 1
     """Training runs at once."""
     options: str = "{}"
-    """Hyper-parameters that differ from the defaults, as JSON."""
+    """Hyper-parameters that differ from the defaults, as JSON; a list of such: every one is a row."""
     out: str = "runs/study"
     """Folder of the runs."""
 
 
 def main(args: Args) -> None:
-    """Train what is missing, play, print the table."""
-    scenario = resolve(args.scenario)
+    """Train what is missing, play, print the tables."""
+    scenarios = [resolve(name.strip()) for name in args.scenarios.split(",")]
     algorithms: list[Algorithm] = []
     for name in args.algos.split(","):
         if name not in ALGORITHMS:
@@ -61,68 +68,128 @@ def main(args: Args) -> None:
         raise ValueError(
             f"seeds, episodes, jobs = {args.seeds}, {args.episodes}, {args.jobs}: must be at least 1"
         )
-    options = checked(json.loads(args.options))
-    pairs = [(algorithm, seed) for algorithm in algorithms for seed in range(args.seeds)]
+    runs = {
+        (scenario.name, label(algorithm, options)): [
+            new_run(scenario, algorithm, options, seed) for seed in range(args.seeds)
+        ]
+        for scenario in scenarios
+        for algorithm in algorithms
+        for options in read_options(args.options)
+    }
+    keys = [(scenario, name, i) for (scenario, name), of_seeds in runs.items() for i in range(len(of_seeds))]
+    folders = [Path(args.out) / f"{scenario}-{name.replace(' ', '-')}-{i}" for scenario, name, i in keys]
     found = Parallel(n_jobs=args.jobs)(
-        delayed(one_run)(scenario, algorithm, seed, options, args.episodes, args.out)
-        for algorithm, seed in pairs
+        delayed(one_run)(runs[scenario, name][i], folder, args.episodes)
+        for (scenario, name, i), folder in zip(keys, folders, strict=True)
     )
+    by_key = dict(zip(keys, found, strict=True))
+    for scenario in scenarios:
+        rows = {
+            name: [by_key[scenario.name, name, i] for i in range(args.seeds)]
+            for of, name in runs
+            if of == scenario.name
+        }
+        print(table(scenario, rows, args.episodes))
+
+
+def read_options(text: str) -> list[dict[str, Any]]:
+    """Return the hyper-parameters of each row.
+
+    Raises
+    ------
+    ValueError
+        Not JSON, not an object or a list of objects, or a hyper-parameter that does not exist.
+    """
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"options = {text!r}: must be JSON ({error})") from None
+    rows = given if isinstance(given, list) else [given]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"options = {text!r}: must be a JSON object, or a list of them")
+    return [checked(row) for row in rows]
+
+
+def label(algorithm: str, options: dict[str, Any]) -> str:
+    """Return the name of a row: the algorithm, and what differs from its defaults."""
+    return " ".join([algorithm, *(f"{name}={value}" for name, value in sorted(options.items()))])
+
+
+def new_run(scenario: Scenario, algorithm: Algorithm, options: dict[str, Any], seed: int) -> Run:
+    """Return a training run with the scenario's defaults but `options`."""
+    config = replace(default_config(algorithm, scenario.name), **options)
+    return Run(algorithm, scenario, config, tuned_constants(scenario.name), seed)
+
+
+def table(scenario: Scenario, rows: dict[str, list[tuple[Array, float]]], count: int) -> str:
+    """Return the Markdown table of a scenario: `rows` hold, a seed, J of each test episode and CPU seconds."""
     prepared = prepare(scenario)
-    chosen = episodes(scenario, "test", args.episodes, 0)
+    chosen = episodes(scenario, "test", count, TEST_SEED)
     theirs = {
         name: play(
             prepared, chosen, "test", priced_plans(load_constants(scenario.name, family), prepared)
         ).j_s
         for name, family in OPPONENTS.items()
     }
-    print(
-        f"| {scenario.name} | J s | {' | '.join(f'to {name}' for name in theirs)} | seeds' J | CPU s a run |"
-    )
-    print("|---|---|" + "---|" * (len(theirs) + 2))
-    for algorithm in algorithms:
-        runs = [result for (name, _), result in zip(pairs, found, strict=True) if name == algorithm]
-        by_seed = np.array([j_s for j_s, _ in runs])  # (seeds, episodes)
-        mine = by_seed.mean(axis=0)
-        cells = []
-        for other in theirs.values():
-            difference = paired_difference(mine, other)
-            cells.append(f"{difference.mean:+.2f} ({difference.low:+.2f}, {difference.high:+.2f})")
-        spread = f"{by_seed.mean(axis=1).min():.2f}-{by_seed.mean(axis=1).max():.2f}"
-        cpu_s = np.mean([seconds for _, seconds in runs])
-        print(f"| {algorithm} | {mine.mean():.2f} | {' | '.join(cells)} | {spread} | {cpu_s:.0f} |")
+    means = {name: np.mean([j_s for j_s, _ in of_seeds], axis=0) for name, of_seeds in rows.items()}
+    others = dict(theirs)
+    if len(rows) > 1:  # what the options change, against the first row
+        others[next(iter(rows))] = next(iter(means.values()))
+    lines = [
+        f"| {scenario.name} ({scenario.hash()}) | J s | "
+        f"{' | '.join(f'to {name}' for name in others)} | seeds' J | CPU s a run |",
+        "|---|" + "---:|" * (len(others) + 3),
+    ]
+    for name, of_seeds in rows.items():
+        cells = [difference(means[name], other) if name != of else "" for of, other in others.items()]
+        by_seed = [float(j_s.mean()) for j_s, _ in of_seeds]
+        cpu_s = np.mean([seconds for _, seconds in of_seeds])
+        lines.append(
+            f"| {name} | {means[name].mean():.3f} | {' | '.join(cells)} | "
+            f"{min(by_seed):.3f} to {max(by_seed):.3f} | {cpu_s:.0f} |"
+        )
     for name, j_s in theirs.items():
-        print(f"| {name} | {j_s.mean():.2f} |" + " |" * (len(theirs) + 2))
+        cells = [difference(j_s, other) if name != of else "" for of, other in others.items()]
+        lines.append(f"| {name} | {j_s.mean():.3f} | {' | '.join(cells)} | | |")
+    return "\n".join(lines) + "\n"
 
 
-def one_run(
-    scenario: Scenario,
-    algorithm: Algorithm,
-    seed: int,
-    options: dict[str, object],
-    count: int,
-    out: str,
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
-    """Train one run if it is not there; return J of its best weights on the test episodes, and CPU seconds."""
-    from agents.models import Run
+def difference(mine: Array, other: Array) -> str:
+    """Return the paired difference of two policies on the same episodes, with its interval, for a table."""
+    found = paired_difference(mine, other)
+    return f"{found.mean:+.3f} ({found.low:+.3f}, {found.high:+.3f})"
+
+
+def one_run(run: Run, folder: Path, count: int) -> tuple[Array, float]:
+    """Train one run unless it is there; return J of its best weights on the test episodes, and CPU seconds."""
     from agents.saved import load_model
     from agents.training import decider, read_evaluations, train_in
 
-    config = replace(default_config(algorithm, scenario.name), **options)  # type: ignore[arg-type]
-    run = Run(algorithm, scenario, config, tuned_constants(scenario.name), seed)
-    changes = "".join(f"-{name}={value}" for name, value in sorted(options.items()))
-    folder = Path(out) / f"{scenario.name}-{algorithm}{changes}-{seed}"
-    settled = {"scenario": scenario.hash(), "config": asdict(config), "constants": asdict(run.constants)}
-    text = json.dumps(settled, indent=1)
-    done = folder / "done.json"
-    if not (done.is_file() and done.read_text(encoding="utf-8") == text):
+    settled = json.dumps(
+        [run.algorithm, run.scenario.hash(), asdict(run.config), asdict(run.constants), run.seed]
+    )
+    begun, done = folder / "begun.json", folder / "done.json"
+    if not _holds(done, settled):
         folder.mkdir(parents=True, exist_ok=True)
-        done.unlink(missing_ok=True)
-        train_in(run, folder, resume=False, progress_bar=False)
-        done.write_text(text, encoding="utf-8")
-    decide = decider(run, load_model(folder / "model.zip", algorithm))
-    played = play(prepare(scenario), episodes(scenario, "test", count, 0), "test", decide)
+        resume = _holds(begun, settled)
+        begun.write_text(settled, encoding="utf-8")
+        train_in(run, folder, resume, progress_bar=False)
+        begun.rename(done)
+    decide = decider(run, load_model(folder / "model.zip", run.algorithm))
+    chosen = episodes(run.scenario, "test", count, TEST_SEED)
+    played = play(prepare(run.scenario), chosen, "test", decide)
     rows = read_evaluations(folder / "evaluations.csv")
-    return played.j_s, rows[-1]["cpu_s"] - rows[0]["cpu_s"]
+    return played.j_s, cpu_s(rows)
+
+
+def cpu_s(rows: list[dict[str, float]]) -> float:
+    """Return the CPU seconds of a training from its evaluations; the clock of a resumed process begins anew."""
+    spent = np.diff([row["cpu_s"] for row in rows])
+    return float(spent[spent > 0].sum())
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
 import json
 import os
 import pickle
 import random
+import shlex
+import shutil
+import threading
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed  # type: ignore[import-untyped]
+from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from agents.config import DEFAULTS, default_config
 from agents.models import Run, make_worlds, new_model
+from agents.packages import Backend, check_backend
 from agents.planner import BatchPlanner
-from agents.saved import Card, load_model, make_interface, predictor, write_card
+from agents.saved import Card, load_model, make_interface, predictor, write_policy
 from agents.worlds import AgentWorlds
 from baselines.batch import Decider, Plans, play, priced_plans
 from baselines.priced import load_constants
@@ -33,6 +42,9 @@ from sat_env.world import World, prepare
 
 EVALUATIONS = "evaluations.csv"
 DEV_SEED = 1
+COMPARE_EVERY = (
+    8  # decisions between two of which the planner's plan is asked for too: it costs as much as the agent's
+)
 
 
 def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
@@ -152,10 +164,12 @@ class DevEvaluation(BaseCallback):
         planner = BatchPlanner(prepare(self.run_.scenario).world, self.run_.constants)
         decide = decider(self.run_, self.model)
         changed: list[float] = []
+        decisions = itertools.count()
 
         def compared(world: World, problems: Problems) -> Plans:
             cuts, levels = decide(world, problems)
-            changed.append(float((cuts != planner.plans(problems)[0]).any(axis=1).mean()))
+            if next(decisions) % COMPARE_EVERY == 0:
+                changed.append(float((cuts != planner.plans(problems)[0]).any(axis=1).mean()))
             return cuts, levels
 
         j_s = float(dev_j(self.run_, compared).mean())
@@ -243,15 +257,80 @@ def train(
         model.logger.close()
 
 
-def train_all(runs: Sequence[Run], folders: Sequence[Path], resume: bool, jobs: int) -> None:
-    """Train every run in its folder, `jobs` at once."""
+def train_all(
+    runs: Sequence[Run],
+    folders: Sequence[Path],
+    resume: bool,
+    jobs: int,
+    backend: Backend = "loky",
+    console: Console | None = None,
+) -> None:
+    """Train every run in its folder, `jobs` at once, by joblib; with a console, a progress bar each.
+
+    Parameters
+    ----------
+    backend : {"loky", "ray", "dask"}
+        Processes of this machine, or a Ray or Dask cluster that shares the folders.
+    """
     if len(runs) == 1:
-        train_in(runs[0], folders[0], resume, progress_bar=True)
+        train_in(runs[0], folders[0], resume, progress_bar=console is not None)
         return
-    Parallel(n_jobs=jobs)(
-        delayed(train_in)(run, folder, resume, progress_bar=False)
-        for run, folder in zip(runs, folders, strict=True)
-    )
+    start_backend(backend, jobs)
+    with parallel_config(backend=backend, n_jobs=jobs), progress_of(runs, folders, console):
+        Parallel()(
+            delayed(train_in)(run, folder, resume, progress_bar=False)
+            for run, folder in zip(runs, folders, strict=True)
+        )
+
+
+def start_backend(backend: Backend, jobs: int) -> None:
+    """Connect joblib to the cluster that RAY_ADDRESS or DASK_SCHEDULER_ADDRESS names, or to a local one."""
+    check_backend(backend)
+    if backend == "ray":
+        from ray.util.joblib import register_ray  # type: ignore[import-not-found]
+
+        register_ray()
+    elif backend == "dask":
+        from dask.distributed import Client  # type: ignore[import-not-found]
+
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        Client(address) if address else Client(n_workers=jobs, threads_per_worker=1)
+
+
+@contextlib.contextmanager
+def progress_of(runs: Sequence[Run], folders: Sequence[Path], console: Console | None) -> Iterator[None]:
+    """Show how far runs in other processes are, from the logs they write, while the block runs."""
+    if console is None:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    over = threading.Event()
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = [progress.add_task(f"seed {run.seed}", total=run.config.steps) for run in runs]
+
+        def follow() -> None:
+            while not over.wait(1.0):
+                for task, folder in zip(tasks, folders, strict=True):
+                    progress.update(task, completed=steps_logged(folder))
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def steps_logged(folder: Path) -> int:
+    """Return the training steps the logs of a run folder tell of, 0 where there are none yet."""
+    most = 0
+    for path in folder.glob("logs*/progress.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                steps = row.get("time/total_timesteps")
+                most = max(most, int(float(steps)) if steps else 0)
+    return most
 
 
 def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
@@ -260,7 +339,10 @@ def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
     if not resume:
         for name in ("checkpoint.zip", "checkpoint.pkl", "model.zip", EVALUATIONS):
             (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
-    model = load_checkpoint(folder, run) if resume else new_model(run)
+        for logs in folder.glob("logs*"):
+            shutil.rmtree(logs)
+    begun = resume and (folder / "checkpoint.pkl").is_file()  # one of several runs may not have been
+    model = load_checkpoint(folder, run) if begun else new_model(run)
     train(model, run, folder, progress_bar=progress_bar)
 
 
@@ -296,9 +378,8 @@ def draw_curve(folder: Path) -> None:
 
 
 def save_policy(path: Path, model: OnPolicyAlgorithm, run: Run) -> None:
-    """Save the policy with its card: everything another machine needs to play it."""
+    """Save the policy with its card: everything another machine needs to play it, or to train it again."""
     temporary = path.with_name(f".{path.name}")
-    model.save(temporary)
     card = Card(
         algorithm=run.algorithm,
         constants=asdict(run.constants),
@@ -306,6 +387,23 @@ def save_policy(path: Path, model: OnPolicyAlgorithm, run: Run) -> None:
         scenario_hash=run.scenario.hash(),
         steps=model.num_timesteps,
         seed=run.seed,
+        command=train_command(run),
     )
-    write_card(temporary, card)
+    write_policy(temporary, model, card)
     os.replace(temporary, path)
+
+
+def train_command(run: Run) -> str:
+    """Return the command that trains a run again, given its scenario by name."""
+    words = ["python", "train.py", "--algo", run.algorithm, "--scenario", run.scenario.name]
+    words += ["--seed", str(run.seed)]
+    usual = (DEFAULTS[run.algorithm], default_config(run.algorithm, run.scenario.name))
+    for name, value in asdict(run.config).items():
+        if all(getattr(config, name) == value for config in usual):
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)

@@ -19,8 +19,9 @@ from agents.models import Run, make_worlds, new_model
 from agents.planner import BatchPlanner
 from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
-from agents.saved import SavedPolicy
+from agents.saved import SavedPolicy, resized
 from agents.slotwise import Slotwise
+from agents.tokens import Tokens
 from agents.training import decider, load_checkpoint, read_evaluations, save_policy, train
 from baselines.batch import play, priced_plans
 from baselines.priced import Constants
@@ -252,3 +253,25 @@ def test_cloning_learns_the_planner(outage):
     prepared = prepare(run.scenario)
     share = clone_planner(model, prepared, env.interface, BatchPlanner(prepared.world, CONSTANTS), 0)
     assert share > 0.7
+
+
+def test_an_untrained_transformer_is_the_planner_whatever_the_chain_and_the_model(outage):
+    run = tiny(outage, "ppo-transformer")
+    trained_on = new_model(run).policy
+    for changes in ({}, {"chain.slots": 5}, {"model.units": 10}):
+        scenario = run.scenario.replace(**changes)
+        prepared = prepare(scenario)
+        tokens = Tokens(prepared.world, 8, CONSTANTS)
+        policy = resized(trained_on, tokens)
+        sim = simulator(prepared, 4)
+        for _ in range(6):
+            expected = priced_plans(CONSTANTS, prepared)(prepared.world, sim.problems)
+            flat = tokens.observe(sim.problems)
+            assert tokens.observation_space.contains(flat[0]) and np.isfinite(flat).all()
+            found = tokens.plans(sim.problems, policy.predict(flat, deterministic=True)[0])
+            declined = expected[0][:, :1] < 0
+            np.testing.assert_array_equal(found[0], np.where(declined, found[0], expected[0]))
+            assert ((found[0][:, :1] < 0) == declined).all()
+            held = np.diff(expected[0], axis=1, prepend=0) > 0
+            assert (found[1][held] == expected[1][held]).all()
+            sim.step(*expected)

@@ -167,3 +167,19 @@ def test_a_budget_is_a_count(budget):
     costs, _ = random_problem(np.random.default_rng(0), 2, 3, 2)
     with pytest.raises(ValueError, match=r"max_expansions = .*; allowed are None and integers from 0"):
         solve(costs, max_expansions=budget)
+
+
+@pytest.mark.parametrize("seed", (11, 20))
+def test_a_search_that_outgrows_its_memory_starts_again_in_more(seed):
+    costs, prices = random_problem(np.random.default_rng(seed), 6, 40, 5)
+    found = solve(costs, prices)
+    assert found.expansions > 1024  # labels of the first room
+    assert objective(costs, prices, found.cuts, found.levels) == found.objective
+    for k in range(6):  # no single move is better
+        for step in (-1, 1):
+            for row in range(2):
+                moved = [found.cuts.copy(), found.levels.copy()]
+                moved[row][k] += step
+                legal = (np.diff(moved[0], prepend=0, append=40) >= 0).all() and 0 <= moved[1][k] < 5
+                if legal:
+                    assert objective(costs, prices, *moved) >= found.objective * (1 - 1e-12)

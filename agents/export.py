@@ -1,0 +1,192 @@
+"""A policy file as ONNX, checked against the network it was made from.
+
+The graph maps ``observation`` (batch, D), and ``mask`` (batch, A) where an interface has masks, to ``output``, what
+the network says (means or logits), and ``action``, the most likely action. What observations and actions mean is
+the interface's (`agents.interface`); the policy's card travels in the metadata. Needs the `export` extra.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.interface import Flat
+from agents.networks import SlotTransformerPolicy
+from agents.saved import MEMBER, SavedPolicy, predictor
+from baselines.batch import play
+from sat_env.evaluation.runner import episodes
+from sat_env.scenario import Scenario
+from sat_env.world import prepare
+
+LARGEST = 1e-4  # difference of an output that is still the same network in float32
+EPISODES = 4  # of training windows, whose observations the networks are compared on
+CALLS = 200  # single decisions that are timed
+
+
+class Seen(NamedTuple):
+    """Decisions of a policy in the worlds of its scenario."""
+
+    observations: Flat  # (N, D)
+    masks: NDArray[np.bool_] | None  # (N, A)
+
+
+class Check(NamedTuple):
+    """ONNX Runtime beside the network it was exported from."""
+
+    observations: int
+    largest: float  # absolute difference of an output
+    torch_us: float  # a decision of one world, median
+    onnx_us: float
+
+
+class Actor(nn.Module):
+    """What a policy says of observations, and its most likely actions."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.policy = policy
+        self.space = policy.action_space
+
+    def forward(self, observation: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return outputs (B, N) and actions."""
+        policy = self.policy
+        if isinstance(policy, SlotTransformerPolicy):
+            output = policy.mean(observation)
+        else:
+            output = policy.action_net(policy.mlp_extractor.forward_actor(observation))
+        if mask is not None:
+            output = torch.where(mask, output, torch.full_like(output, -1e8))
+        if isinstance(self.space, gymnasium.spaces.Box):
+            return output, torch.clamp(output, -1.0, 1.0)
+        if isinstance(self.space, gymnasium.spaces.Discrete):
+            return output, output.argmax(dim=1)
+        parts = torch.split(output, self.space.nvec.tolist(), dim=1)
+        return output, torch.stack([part.argmax(dim=1) for part in parts], dim=1)
+
+
+def export(policy_file: Path, scenario: Scenario, out: Path) -> Check:
+    """Write the network of a policy file as ONNX, and check it on decisions in training windows.
+
+    Parameters
+    ----------
+    policy_file : Path
+    scenario : Scenario
+        Whose decisions are compared: one that the policy plays.
+    out : Path
+        File to write; only kept if it says what the network says.
+
+    Raises
+    ------
+    ValueError
+        The policy does not fit the scenario, or the two differ by more than 1e-4.
+    """
+    policy = SavedPolicy(policy_file)
+    seen = decisions(policy, scenario)
+    temporary = out.with_name(f".{out.name}")
+    write(policy, seen, temporary)
+    try:
+        found = compare(policy, seen, temporary)
+    except ValueError:
+        temporary.unlink()
+        raise
+    temporary.replace(out)
+    return found
+
+
+def decisions(policy: SavedPolicy, scenario: Scenario) -> Seen:
+    """Let the policy play training episodes; return what it saw."""
+    prepared = prepare(scenario)
+    interface = policy.interface(prepared.world, scenario.forecast_epochs)
+    predict = predictor(policy.model)
+    flats: list[Flat] = []
+    masks: list[NDArray[np.bool_]] = []
+
+    def noted(flat: Flat, mask: NDArray[np.bool_] | None) -> NDArray[Any]:
+        flats.append(flat)
+        if mask is not None:
+            masks.append(mask)
+        return predict(flat, mask)
+
+    chosen = episodes(scenario, "train", EPISODES, 0)
+    play(prepared, chosen, "train", lambda world, problems: interface.decide(problems, noted))
+    return Seen(np.concatenate(flats), np.concatenate(masks) if masks else None)
+
+
+def write(policy: SavedPolicy, seen: Seen, out: Path) -> None:
+    """Write the network as ONNX, for batches of any size, its card in the metadata."""
+    import onnx
+
+    given = tuple(torch.as_tensor(rows[:2]) for rows in seen if rows is not None)
+    names = ["observation", "mask"][: len(given)]
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program: Any = torch.onnx.export(
+            Actor(policy.model.policy).eval(),
+            given,
+            input_names=names,
+            output_names=["output", "action"],
+            dynamic_shapes=tuple({0: batch} for _ in given),
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {MEMBER: json.dumps(asdict(policy.card))})
+    onnx.save(model, out)
+
+
+def compare(policy: SavedPolicy, seen: Seen, path: Path) -> Check:
+    """Compare an ONNX file with a policy on the same decisions.
+
+    Raises
+    ------
+    ValueError
+        An output differs by more than 1e-4.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    rows = [part for part in seen if part is not None]
+    with torch.no_grad():
+        theirs = Actor(policy.model.policy).eval()(*map(torch.as_tensor, rows))[0].numpy()
+    mine = session.run(["output"], dict(zip(names, rows, strict=True)))[0]
+    largest = float(np.abs(mine - theirs).max())
+    if not largest <= LARGEST:
+        raise ValueError(
+            f"export: outputs differ by {largest:.1e} on {len(mine)} decisions; must be at most {LARGEST}"
+        )
+    one = dict(zip(names, (part[:1] for part in rows), strict=True))
+    predict = predictor(policy.model)
+    first_mask = None if seen.masks is None else seen.masks[:1]
+    return Check(
+        len(mine),
+        largest,
+        _median_us(lambda: predict(seen.observations[:1], first_mask)),
+        _median_us(lambda: session.run(["action"], one)),
+    )
+
+
+def _median_us(call: Callable[[], Any]) -> float:
+    """Return the median of a call in microseconds."""
+    taken = []
+    for _ in range(CALLS):
+        started = time.perf_counter_ns()
+        call()
+        taken.append(time.perf_counter_ns() - started)
+    return float(np.median(taken)) * 1e-3

@@ -1,0 +1,242 @@
+"""What stands around training: several runs, tuning, export, the zoo, the study."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import ROOT, small
+from test_agents import CONSTANTS, tiny
+from test_commands import run as command
+
+pytest.importorskip("stable_baselines3")
+
+import torch
+
+from agents import packages, study, training, tuning, zoo
+from agents.config import ALGORITHMS, DEFAULTS, default_config
+from agents.export import compare as compare_onnx
+from agents.export import decisions, export
+from agents.models import new_model
+from agents.saved import SavedPolicy, load_model, read_card
+from agents.training import read_evaluations, save_policy, steps_logged, train, train_all, train_command
+from sat_env.scenario import load_scenario
+
+# --- ONNX -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_exported_network_says_what_the_policy_says(outage, tmp_path, algorithm):
+    import onnxruntime
+
+    run = tiny(outage, algorithm)
+    model = new_model(run)
+    with torch.no_grad():  # no weight is 0, so that every one counts
+        for weights in model.policy.parameters():
+            weights.add_(0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
+    save_policy(tmp_path / "model.zip", model, run)
+    found = export(tmp_path / "model.zip", run.scenario, tmp_path / "model.onnx")
+    assert found.largest <= 1e-4 and found.observations >= 80
+    policy = SavedPolicy(tmp_path / "model.zip")
+    seen = decisions(policy, run.scenario)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    rows = [part[:7] for part in seen if part is not None]
+    names = [node.name for node in session.get_inputs()]
+    (actions,) = session.run(["action"], dict(zip(names, rows, strict=True)))
+    masks = {} if seen.masks is None else {"action_masks": rows[1]}
+    expected, _ = policy.model.predict(rows[0], deterministic=True, **masks)
+    np.testing.assert_allclose(actions, expected, atol=1e-4)
+    card = json.loads(session.get_modelmeta().custom_metadata_map["sat_env.json"])
+    assert card["algorithm"] == algorithm and card["command"] == train_command(run)
+
+    with torch.no_grad():
+        policy.model.policy.action_net.bias.add_(2e-4)
+    with pytest.raises(ValueError, match="differ by"):
+        compare_onnx(policy, seen, tmp_path / "model.onnx")
+
+
+# --- policy files and the zoo ---------------------------------------------------------------------
+
+
+def test_a_policy_file_holds_no_optimiser_state_and_a_checkpoint_does(outage, tmp_path):
+    run = tiny(outage)
+    model = new_model(run)
+    train(model, run, tmp_path, progress_bar=False)
+    assert load_model(tmp_path / "last.zip", "prices").policy.optimizer.state_dict()["state"] == {}
+    assert load_model(tmp_path / "checkpoint.zip", "prices").policy.optimizer.state_dict()["state"]
+    assert (tmp_path / "last.zip").stat().st_size < 60_000
+
+
+def test_the_command_of_a_run_names_what_differs_from_the_defaults(outage):
+    run = tiny(outage, seed=3)
+    run = run._replace(config=dataclasses.replace(DEFAULTS["prices"], gamma=0.0, hidden=(8, 9), versus=False))
+    assert train_command(run) == (
+        "python train.py --algo prices --scenario WalkerOutage --seed 3 --gamma 0.0 --hidden 8 9 --no-versus"
+    )
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Two run folders of a scenario that ships, the second better on development windows."""
+    folders = []
+    for seed, dev_j_s in ((0, 9.0), (1, 8.0)):
+        config = dataclasses.replace(
+            DEFAULTS["prices"], steps=32, num_envs=4, rollout_epochs=8, batch_size=16, dev_episodes=1
+        )
+        run = training.Run("prices", load_scenario("PaperStatic"), config, CONSTANTS, seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        save_policy(folder / "model.zip", new_model(run), run)
+        training.write_rows(folder / "evaluations.csv", [{"steps": 0.0, "j_s": dev_j_s}])
+        folders.append(folder)
+    return folders
+
+
+def test_the_zoo_takes_the_best_run_and_eval_finds_it(trained, tmp_path, monkeypatch, capsys):
+    import eval as board
+
+    monkeypatch.setattr(zoo, "ZOO_DIR", tmp_path / "zoo")
+    zoo.main(zoo.Args(tuple(map(str, trained)), str(tmp_path / "zoo")))
+    assert zoo.listed() == ["PaperStatic-prices"]
+    card = read_card(zoo.find("prices", "PaperStatic"))
+    assert card.seed == 1 and card.command in capsys.readouterr().out
+    assert board.load("zoo:prices", "PaperStatic").name == "zoo:prices"
+    with pytest.raises(ValueError, match="none for WalkerRush; the zoo holds PaperStatic-prices"):
+        board.load("zoo:prices", "WalkerRush")
+
+
+def test_the_zoo_refuses_what_is_too_large_or_of_another_world(trained, outage, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="at most 1000"):
+        zoo.main(zoo.Args((str(trained[0]),), str(tmp_path / "zoo")))
+    run = tiny(outage)  # a shortened WalkerOutage
+    save_policy(trained[0] / "model.zip", new_model(run), run)
+    with pytest.raises(ValueError, match="must be a scenario that ships"):
+        zoo.main(zoo.Args((str(trained[0]),), str(tmp_path / "zoo")))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_what_the_zoo_holds_fits_its_worlds_and_its_size():
+    paths = sorted(zoo.ZOO_DIR.glob("*.zip"))
+    assert sum(path.stat().st_size for path in paths) <= zoo.MOST_BYTES
+    for path in paths:
+        card = read_card(path)
+        assert path.name == zoo.file_name(card.scenario, card.algorithm) and card.command
+        assert load_scenario(card.scenario).hash() == card.scenario_hash
+
+
+# --- several runs ---------------------------------------------------------------------------------
+
+
+def test_a_backend_whose_package_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    packages.check_backend("loky")
+    with pytest.raises(ValueError, match=r"'ray': needs the package ray, .* pip install ray"):
+        packages.check_backend("ray")
+    with pytest.raises(ValueError, match=r"'dask': needs the package dask"):
+        packages.check_backend("dask")
+
+
+def test_runs_in_other_processes_end_as_they_would_alone(outage, tmp_path):
+    runs = [tiny(outage, seed=seed) for seed in range(2)]
+    folders = [tmp_path / str(seed) for seed in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    train_all(runs, folders, False, 2)
+    (tmp_path / "alone").mkdir()
+    training.train_in(runs[1], tmp_path / "alone", resume=False, progress_bar=False)
+    alone = load_model(tmp_path / "alone" / "last.zip", "prices").policy.state_dict()
+    theirs = load_model(folders[1] / "last.zip", "prices").policy.state_dict()
+    for name, mine in alone.items():
+        np.testing.assert_array_equal(mine.numpy(), theirs[name].numpy())
+    assert [steps_logged(folder) for folder in folders] == [192, 192]
+    assert steps_logged(tmp_path) == 0
+
+
+def test_two_seeds_are_trained_evaluated_and_resumed_by_command(tmp_path):
+    arguments = ("--scenario", "PaperStatic", "--episodes", "1", "--jobs", "2")
+    trained = command("train.py", *arguments, "--seeds", "2", "--steps", "2048", "--out", str(tmp_path / "r"))
+    assert trained.returncode == 0, trained.stderr
+    assert "ppo-prices-0" in trained.stdout and "ppo-prices-1" in trained.stdout
+    folders = [tmp_path / "r" / "0", tmp_path / "r" / "1"]
+    for folder in folders:
+        text = (folder / "config.json").read_text().replace('"steps": 2048', '"steps": 4096')
+        (folder / "config.json").write_text(text)
+    resumed = command("train.py", "--resume", *map(str, folders), "--episodes", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step 2048, 2048" in resumed.stdout
+    assert [steps_logged(folder) for folder in folders] == [4096, 4096]
+
+
+# --- tuning ---------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_search_tries_what_an_uninterrupted_one_does(outage, tmp_path):
+    run = tiny(outage, steps=96, dev_every=1)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = tuning.tune(run, 3, tmp_path / "whole")
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuning.tune(run, 3, tmp_path / "parts", stop)
+    parts = tuning.tune(run, 3, tmp_path / "parts", lines.append)
+    assert parts == whole and parts.trials == len(lines) == 3
+    assert lines[0].startswith("1/3 J ") and f"'gamma': {run.config.gamma}" in lines[0]
+    assert len(set(lines)) == 3 and whole.j_s <= whole.default_j_s
+    with pytest.raises(ValueError, match="study of this very run"):
+        tuning.tune(run._replace(seed=9), 3, tmp_path / "parts")
+
+
+def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, monkeypatch):
+    monkeypatch.setattr("agents.config.CONFIGS_DIR", tmp_path)
+    run = tiny(outage)._replace(config=DEFAULTS["prices"])
+    better = dataclasses.replace(run.config, gamma=0.5)
+    path = tuning.write_config(run, tuning.Found(better, 1.0, 2.0, 7, 3), "python train.py --tune 7")
+    assert default_config("prices", run.scenario.name) == better
+    assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
+    saved = json.loads(path.read_text())
+    assert saved["prices"] == {"gamma": 0.5}
+    assert saved["found"]["prices"]["command"] == "python train.py --tune 7"
+
+
+def test_configs_that_ship_are_hyper_parameters_with_their_command():
+    for path in (ROOT / "agents" / "configs").glob("*.json"):
+        saved = json.loads(path.read_text())
+        for algorithm in set(saved) - {"found"}:
+            assert default_config(algorithm, path.stem) != DEFAULTS[algorithm]
+            found = saved["found"][algorithm]
+            assert found["command"].startswith("python train.py ") and found["j_s"] < found["default_j_s"]
+            assert found["scenario_hash"] == load_scenario(path.stem).hash()
+
+
+# --- the study ------------------------------------------------------------------------------------
+
+
+def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, monkeypatch, capsys):
+    scenario = small(outage.scenario)
+    monkeypatch.setattr(study, "resolve", lambda name: scenario)
+    monkeypatch.setattr(study, "default_config", lambda algorithm, name: tiny(outage).config)
+    args = study.Args("Mine", "prices", 1, 3, 1, '[{}, {"gamma": 0.0}]', str(tmp_path))
+    study.main(args)
+    printed = capsys.readouterr().out
+    assert "| prices gamma=0.0 |" in printed and "to prices |" in printed and "| replan-astar |" in printed
+    folder = tmp_path / f"{scenario.name}-prices-gamma=0.0-0"
+    before = (folder / "model.zip").stat().st_mtime_ns
+    rows = read_evaluations(folder / "evaluations.csv")
+    (folder / "done.json").rename(folder / "begun.json")  # as an interruption leaves it
+    study.main(args)
+    assert capsys.readouterr().out.split("CPU s")[0] == printed.split("CPU s")[0]
+    assert (folder / "model.zip").stat().st_mtime_ns == before and (folder / "done.json").is_file()
+    assert read_evaluations(folder / "evaluations.csv")[: len(rows)] == rows
+    with pytest.raises(ValueError, match="gama"):
+        study.main(dataclasses.replace(args, options='{"gama": 1}'))
+    with pytest.raises(ValueError, match="must be JSON"):
+        study.main(dataclasses.replace(args, options="gamma"))
