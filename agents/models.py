@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.config import Algorithm, PPOConfig
 from agents.imitation import clone_planner
-from agents.networks import SlotTransformerPolicy
+from agents.networks import FusedPolicy, SlotTransformerPolicy
 from agents.planner import BatchPlanner
 from agents.saved import make_interface
 from agents.slotwise import SlotwiseWorlds
@@ -60,6 +60,8 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
         policy_kwargs["width"] = config.hidden[0]
     else:
         policy_kwargs["net_arch"] = list(config.hidden)
+        if isinstance(env.action_space, gymnasium.spaces.MultiDiscrete):
+            policy = FusedPolicy
     kind = MaskablePPO if run.algorithm == "maskable" else PPO
     model: OnPolicyAlgorithm = kind(
         policy,
@@ -75,7 +77,7 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
         seed=run.seed,
         device="cpu",
     )
-    if env.interface.first_output is not None and policy == "MlpPolicy":
+    if env.interface.first_output is not None and policy is not SlotTransformerPolicy:
         with torch.no_grad():
             last = cast(torch.nn.Linear, model.policy.action_net)
             last.bias.copy_(torch.as_tensor(env.interface.first_output))

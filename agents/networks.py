@@ -1,5 +1,6 @@
-"""A transformer over the slots of a chain: the same weights serve a chain of any length and any model.
+"""Networks beyond stable-baselines3's own: several integers at once without an object each, and a slot transformer.
 
+The transformer looks over the slots of a chain: the same weights serve a chain of any length and any model.
 A token a slot, and one for the ground. What belongs to a hop enters twice: every pair of slots has its own
 bias on the attention between them, read from the state of the hop, and every slot's token holds its hops to
 the next slot and to the ground. The head reads off each slot's token what to change of the planner's share and
@@ -14,7 +15,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.distributions import DiagGaussianDistribution, MultiCategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
@@ -216,3 +217,49 @@ class SlotTransformerPolicy(ActorCriticPolicy):
         """Return the values (B, 1): of the mean token."""
         values: Tensor = self.value_net(self.critic(obs.float()).mean(dim=1))
         return values
+
+
+class FusedCategoricals(MultiCategoricalDistribution):
+    """Several categorical actions as one table of logarithms, short rows padded with -inf.
+
+    stable-baselines3 makes, checks and asks an object for each action: a quarter of an update of twelve actions.
+    """
+
+    log_p: Tensor  # (B, N, most choices)
+
+    def __init__(self, choices: list[int]) -> None:
+        super().__init__(choices)
+        self.allowed = torch.arange(max(choices)) < torch.tensor(choices)[:, None]  # (N, most choices)
+
+    def proba_distribution(self, action_logits: Tensor) -> FusedCategoricals:
+        """Take the logits (B, sum of choices) of all actions."""
+        logits = action_logits.new_full((len(action_logits), *self.allowed.shape), -torch.inf)
+        logits[:, self.allowed] = action_logits
+        self.log_p = torch.log_softmax(logits, dim=-1)
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log probabilities (B,) of actions (B, N)."""
+        return self.log_p.gather(2, actions.long()[:, :, None]).sum(dim=(1, 2))
+
+    def entropy(self) -> Tensor:
+        """Return the entropies (B,)."""
+        return -(self.log_p.exp() * self.log_p.masked_fill(~self.allowed, 0.0)).sum(dim=(1, 2))
+
+    def sample(self) -> Tensor:
+        """Draw actions (B, N)."""
+        drawn = torch.multinomial(self.log_p.exp().flatten(0, 1), 1)
+        return drawn.reshape(self.log_p.shape[:2])
+
+    def mode(self) -> Tensor:
+        """Return the most likely actions (B, N)."""
+        return self.log_p.argmax(dim=2)
+
+
+class FusedPolicy(ActorCriticPolicy):
+    """stable-baselines3's policy for MultiDiscrete actions over `FusedCategoricals`."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        space: Any = self.action_space
+        self.action_dist = FusedCategoricals(space.nvec.tolist())
+        super()._build(lr_schedule)

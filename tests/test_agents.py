@@ -10,12 +10,15 @@ from conftest import simulator, small
 
 pytest.importorskip("stable_baselines3")
 
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import MultiCategoricalDistribution
 
 from agents.choice import KEEP, SHIFTS, LearnedChoice
 from agents.config import ALGORITHMS, default_config
 from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
+from agents.networks import FusedCategoricals
 from agents.planner import BatchPlanner
 from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
@@ -275,3 +278,26 @@ def test_an_untrained_transformer_is_the_planner_whatever_the_chain_and_the_mode
             held = np.diff(expected[0], axis=1, prepend=0) > 0
             assert (found[1][held] == expected[1][held]).all()
             sim.step(*expected)
+
+
+def test_fused_actions_are_those_of_separate_distributions():
+    choices, generator = [3, 7, 2], torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 12, generator=generator, requires_grad=True)
+    actions = torch.stack([torch.randint(n, (4,), generator=generator) for n in choices], dim=1)
+    fused = FusedCategoricals(choices).proba_distribution(logits)
+    apart = MultiCategoricalDistribution(choices).proba_distribution(logits)
+    for mine, theirs in (
+        (fused.log_prob(actions), apart.log_prob(actions)),
+        (fused.entropy(), apart.entropy()),
+        (fused.mode(), apart.mode()),
+    ):
+        torch.testing.assert_close(mine, theirs)
+        if mine.requires_grad:
+            gradients = [torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in (mine, theirs)]
+            torch.testing.assert_close(*gradients)
+    torch.manual_seed(0)
+    many = FusedCategoricals(choices).proba_distribution(logits[:1].expand(20_000, 12))
+    drawn = many.sample()
+    for i, n in enumerate(choices):
+        shares = torch.bincount(drawn[:, i], minlength=n) / len(drawn)
+        torch.testing.assert_close(shares, many.log_p[0, i, :n].exp(), atol=0.015, rtol=0.0)

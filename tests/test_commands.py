@@ -50,6 +50,8 @@ BAD = {
     "negative episodes": lambda f: ("eval.py", "--episodes", "-1"),
     "negative steps": lambda f: ("train.py", "--steps", "-5"),
     "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
+    "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
+    "not in the zoo": lambda f: ("eval.py", "--agents", "zoo:clever"),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "block too large": lambda f: (
