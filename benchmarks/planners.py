@@ -6,7 +6,9 @@ One thread. Problems look like the paper's: a ViT-G-like model, satellites in mi
 inter-satellite and ground links of mixed rates, memory that binds, an error budget that binds, eight
 micro-batches, every slot may be skipped. Times are CPU time, medians over the problems, after compilation.
 
-Keys: ms/L-K-R release-free; ms_released/L-K-R with busy stages and hops and blocks to load; plans_per_s of a
+Keys: ms/L-K-R release-free; ms_released/L-K-R with busy stages and hops and blocks to load, slowest_ms_released/
+the worst of them; ms_budget/L-K-R the same under a budget of 5,000 expansions, gap_budget/ what that leaves
+unproved on average, excess_budget/ how far its plans really are above the optimum; plans_per_s of a
 batch at 12-6-6 with releases, without and with prices, and on WalkerOutage's own problems;
 highs_over_exact/L-K-R time ratio; mismatches: problems on which HiGHS found another optimum (relative
 difference above 1e-6).
@@ -28,6 +30,7 @@ from baselines.priced import prices as tuned_prices
 from sat_env.planning import (
     Costs,
     Prices,
+    Solution,
     costs_from_arrays,
     make_workspace,
     predict,
@@ -41,6 +44,8 @@ from sat_env.problem import tabulate
 from sat_env.scenario import load_scenario
 from sat_env.simulator import NO_PLAN, Simulator
 from sat_env.world import prepare
+
+BUDGET = 5_000  # expansions
 
 
 def realistic_costs(
@@ -96,16 +101,25 @@ def realistic_prices(rng: np.random.Generator, n_slots: int) -> Prices:
     )
 
 
-def seconds_to_solve(problems: list[Costs]) -> list[float]:
-    """CPU seconds of each exact plan."""
+def solve_all(problems: list[Costs], max_expansions: int | None = None) -> tuple[list[float], list[Solution]]:
+    """CPU seconds of each plan, and the plans."""
     workspace = make_workspace(*_size(problems[0]))
-    solve(problems[0], workspace=workspace)
-    times = []
+    solve(problems[0], workspace=workspace, max_expansions=max_expansions)
+    times, plans = [], []
     for costs in problems:
         start = time.process_time()
-        solve(costs, workspace=workspace)
+        plans.append(solve(costs, workspace=workspace, max_expansions=max_expansions))
         times.append(time.process_time() - start)
-    return times
+    return times, plans
+
+
+def with_budget(figures: dict[str, float], problems: list[Costs]) -> list[Solution]:
+    """Note what a budget of expansions costs and leaves open; return its plans."""
+    k, n, r = _size(problems[0])
+    times_s, plans = solve_all(problems, BUDGET)
+    figures[f"ms_budget/{n}-{k}-{r}"] = 1e3 * float(np.median(times_s))
+    figures[f"gap_budget/{n}-{k}-{r}"] = float(np.mean([p.objective / p.bound_s - 1.0 for p in plans]))
+    return plans
 
 
 def plans_per_s(problems: list[Costs], prices: list[Prices] | None) -> float:
@@ -146,12 +160,20 @@ def measure(quick: bool) -> dict[str, float]:
         count = max(3, count // (10 if quick else 1))
         rng = np.random.default_rng(n)
         problems = [realistic_costs(rng, n, k, r) for _ in range(count)]
-        figures[f"ms/{n}-{k}-{r}"] = 1e3 * float(np.median(seconds_to_solve(problems)))
-    for (n, k, r), count in {(12, 6, 6): 200, (32, 8, 8): 20}.items():
+        figures[f"ms/{n}-{k}-{r}"] = 1e3 * float(np.median(solve_all(problems)[0]))
+    for (n, k, r), count in {(12, 6, 6): 200, (32, 8, 8): 60, (48, 12, 12): 20}.items():
         count = max(3, count // (10 if quick else 1))
         rng = np.random.default_rng(n)
         problems = [realistic_costs(rng, n, k, r, released=True) for _ in range(count)]
-        figures[f"ms_released/{n}-{k}-{r}"] = 1e3 * float(np.median(seconds_to_solve(problems)))
+        times_s, exact = solve_all(problems)
+        figures[f"ms_released/{n}-{k}-{r}"] = 1e3 * float(np.median(times_s))
+        figures[f"slowest_ms_released/{n}-{k}-{r}"] = 1e3 * max(times_s)
+    hasty = with_budget(figures, problems)
+    figures[f"excess_budget/{n}-{k}-{r}"] = float(
+        np.mean([p.objective / best.objective - 1.0 for p, best in zip(hasty, exact, strict=True)])
+    )
+    rng = np.random.default_rng(80)
+    with_budget(figures, [realistic_costs(rng, 80, 16, 16, released=True) for _ in range(3 if quick else 10)])
     rng = np.random.default_rng(1)
     problems = [realistic_costs(rng, 12, 6, 6, released=True) for _ in range(200 if quick else 2000)]
     figures["plans_per_s/12-6-6"] = plans_per_s(problems, None)
@@ -163,7 +185,7 @@ def measure(quick: bool) -> dict[str, float]:
     rng = np.random.default_rng(5)
     for n, k, r in checks:
         costs = realistic_costs(rng, n, k, r)
-        exact_s = seconds_to_solve([costs])[0]
+        (exact_s,), _ = solve_all([costs])
         start = time.process_time()
         plan = oracle.plan(costs)
         highs_s = time.process_time() - start

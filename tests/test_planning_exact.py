@@ -125,6 +125,50 @@ def test_a_busy_slot_is_waited_for_only_if_that_pays():
     assert cuts(4.1) == [2, 2]
 
 
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40))
+def test_a_budget_brackets_the_optimum(seed, max_expansions):
+    """What is found lies above the optimum, the bound below it; proved means both are the optimum."""
+    rng = np.random.default_rng(seed)
+    costs, prices = random_problem(rng, 4, 8, 3)
+    optimum = solve(costs, prices)
+    found = solve(costs, prices, max_expansions=max_expansions)
+    assert optimum.proved and optimum.bound_s == optimum.objective
+    assert found.expansions <= max_expansions
+    assert found.bound_s <= optimum.objective * (1 + 1e-9) or np.isinf(optimum.objective)
+    assert found.objective >= optimum.objective * (1 - 1e-12)
+    if found.proved:
+        assert found.objective == pytest.approx(optimum.objective, rel=1e-11) or np.isinf(optimum.objective)
+    if np.isfinite(found.objective):
+        assert found.objective == objective(costs, prices, found.cuts, found.levels)
+
+
+def test_a_search_that_runs_out_says_so():
+    """Long chains with much that is busy: a small budget leaves a gap, a larger one closes it."""
+    rng = np.random.default_rng(3)
+    gaps = []
+    for _ in range(20):
+        costs, _ = random_problem(rng, 6, 12, 4, features=False)
+        costs = costs._replace(
+            stage_release_s=rng.uniform(0.0, 4.0, 7), hop_release_s=rng.uniform(0.0, 4.0, (6, 7))
+        )
+        short, whole = solve(costs, max_expansions=1), solve(costs)
+        assert whole.proved
+        assert short.bound_s <= whole.objective <= short.objective
+        gaps.append(short.objective / short.bound_s - 1.0)
+        batch = solve_batch(stack_costs([costs, costs]), max_expansions=1)
+        assert batch.bound_s.tolist() == [short.bound_s] * 2
+        assert batch.objective.tolist() == [short.objective] * 2
+    assert max(gaps) > 0.01 and not solve(costs, max_expansions=0).expansions
+
+
+@pytest.mark.parametrize("budget", [-1, 0.5, True])
+def test_a_budget_is_a_count(budget):
+    costs, _ = random_problem(np.random.default_rng(0), 2, 3, 2)
+    with pytest.raises(ValueError, match=r"max_expansions = .*; allowed are None and integers from 0"):
+        solve(costs, max_expansions=budget)
+
+
 @pytest.mark.parametrize("seed", (11, 20))
 def test_a_search_that_outgrows_its_memory_starts_again_in_more(seed):
     costs, prices = random_problem(np.random.default_rng(seed), 6, 40, 5)

@@ -145,11 +145,11 @@ def test_runs_in_other_processes_end_as_they_would_alone(outage, tmp_path):
     for folder in folders:
         folder.mkdir()
     train_all(runs, folders, False, 2)
-    alone = new_model(runs[1])
     (tmp_path / "alone").mkdir()
-    train(alone, runs[1], tmp_path / "alone", progress_bar=False)
+    training.train_in(runs[1], tmp_path / "alone", resume=False, progress_bar=False)
+    alone = load_model(tmp_path / "alone" / "last.zip", "prices").policy.state_dict()
     theirs = load_model(folders[1] / "last.zip", "prices").policy.state_dict()
-    for name, mine in alone.policy.state_dict().items():
+    for name, mine in alone.items():
         np.testing.assert_array_equal(mine.numpy(), theirs[name].numpy())
     assert [steps_logged(folder) for folder in folders] == [192, 192]
     assert steps_logged(tmp_path) == 0

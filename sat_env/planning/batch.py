@@ -1,7 +1,7 @@
 """Many planning problems at once, for agents that act through a planner.
 
 A batch is the same `Costs` and `Prices` with a leading axis B on every field, scalars included; every plan is
-exact. One thread, one workspace.
+exact where no budget is given. One thread, one workspace.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from sat_env.planning.costs import F64, I64, Costs, Prices, neutral_prices
-from sat_env.planning.exact import CUTS, LEVELS, Workspace, fitting_workspace, search_each
+from sat_env.planning.exact import CUTS, LEVELS, Workspace, checked_budget, fitting_workspace, search_each
 
 
 class BatchSolution(NamedTuple):
@@ -21,6 +21,7 @@ class BatchSolution(NamedTuple):
     objective: F64  # (B,) s; inf if infeasible
     makespan_s: F64  # (B,) inf if infeasible
     error: F64  # (B,)
+    bound_s: F64  # (B,) no plan's objective is below this; the objective where the plan is proved
     expansions: I64  # (B,)
 
 
@@ -41,7 +42,10 @@ def stack_prices(prices: Sequence[Prices]) -> Prices:
 
 
 def solve_batch(
-    costs: Costs, prices: Prices | None = None, workspace: Workspace | None = None
+    costs: Costs,
+    prices: Prices | None = None,
+    workspace: Workspace | None = None,
+    max_expansions: int | None = None,
 ) -> BatchSolution:
     """Find an optimal plan for every problem of a batch.
 
@@ -53,6 +57,8 @@ def solve_batch(
         Batch of B prices; None adds nothing.
     workspace
         Memory from `sat_env.planning.exact.make_workspace` for the same K, L and R; None allocates it.
+    max_expansions
+        Budget of label expansions of each problem; None searches until every plan is proved.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def solve_batch(
     Raises
     ------
     ValueError
-        Fields of costs and prices that differ in B, or a workspace of another size.
+        Fields of costs and prices that differ in B, a workspace of another size, or a negative budget.
     """
     n_problems, n_slots, _ = costs.rate_bps.shape
     if prices is None:
@@ -72,10 +78,10 @@ def solve_batch(
             raise ValueError(f"{name} has {len(field)} rows; costs.rate_bps has {n_problems}")
     ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[2], costs.error.shape[2])
     plans = np.empty((n_problems, 2, n_slots), dtype=np.int64)
-    outcomes, expansions = np.empty((n_problems, 3)), np.empty(n_problems, dtype=np.int64)
-    search_each(costs, prices, ws, plans, outcomes, expansions)
-    best_s, makespan_s, error = outcomes.T
-    return BatchSolution(plans[:, CUTS], plans[:, LEVELS], best_s, makespan_s, error, expansions)
+    outcomes, expansions = np.empty((n_problems, 4)), np.empty(n_problems, dtype=np.int64)
+    search_each(costs, prices, ws, checked_budget(max_expansions), plans, outcomes, expansions)
+    best_s, makespan_s, error, bound_s = outcomes.T
+    return BatchSolution(plans[:, CUTS], plans[:, LEVELS], best_s, makespan_s, error, bound_s, expansions)
 
 
 def _stack(name: str, rows: Sequence[Costs] | Sequence[Prices]) -> list[np.ndarray]:

@@ -21,6 +21,9 @@ passes with falling caps split the plans by their bottleneck, and for each part
 A pass leaves out what is released too late to beat the best plan so far. The paths of the passes are plans
 themselves: the best one, polished, is what the bounds are held against. When no part can beat it, it is
 optimal before a single label is made.
+
+A search may be given a budget of expansions. One that runs out returns the best plan it knows, and the least
+bound of the parts it could not close: how far from optimal that plan can be at most.
 """
 
 from typing import Any, NamedTuple, cast
@@ -56,21 +59,26 @@ CUTS, LEVELS = 0, 1  # rows of a plan
 MAX_PARTS = 24  # parts by bottleneck
 THETAS = 3  # shares of the token loop that bounds are made for, when decoding: 0, 1/2, 1
 SLACK = 1e-12  # relative: bounds are summed in another order than predictions
+UNLIMITED = np.int64(np.iinfo(np.int64).max)  # expansions
+EASY = np.int64(2000)  # expansions after which a beam for a better plan pays
+WIDTH = np.int64(32)  # labels a node of the first such beam
 
 
 class Solution(NamedTuple):
-    """An optimal plan, or the report that there is none.
+    """An optimal plan, or the report that there is none; with a budget, the best plan found within it.
 
     Attributes
     ----------
     cuts, levels
         (K,) int64, canonical; all zero if infeasible.
     objective
-        What was minimised, s; inf if no plan is feasible.
+        What was minimised, s; inf if no plan is feasible (or none was found within the budget).
     makespan_s
-        `predict` of the plan, s; inf if no plan is feasible.
+        `predict` of the plan, s; inf as the objective.
     error
         Sum of the plan's encoding errors.
+    bound_s
+        No plan's objective is below this, s; the objective itself when the plan is proved optimal.
     expansions
         Labels expanded; 0 when the bounds alone proved the plan.
     """
@@ -80,7 +88,13 @@ class Solution(NamedTuple):
     objective: float
     makespan_s: float
     error: float
+    bound_s: float
     expansions: int
+
+    @property
+    def proved(self) -> bool:
+        """Whether the plan is proved optimal, or the problem proved infeasible."""
+        return self.bound_s >= self.objective
 
 
 class Parts(NamedTuple):
@@ -110,16 +124,22 @@ class Workspace(NamedTuple):
     choice: I64  # (2, K+1, L+1) its arcs: last block + 1 at In, j R + r at Out
     table: F64  # (2, K+1, L+1, 2 THETAS P) passes kept as bounds
     floor: F64  # (2, K+1, L+1, 6) see FLOOR_*
+    wait: F64  # (2, K+1, L+1, 2) see WAIT_*
     head: I64  # (2, K+1, L+1) first label of a node's front; -1: none
     parts: Parts
     trial: I64  # (2, K) cuts and levels of a plan to consider
     best: I64  # (2, K) of the best plan so far
     best_s: F64  # (1,) its objective
+    bound_s: F64  # (1,) no plan's objective is below this
 
 
 FLOOR_SERVICE, FLOOR_SLOWEST, FLOOR_BUSIEST, FLOOR_PERIOD, FLOOR_ERROR, FLOOR_LOOP = range(6)
 """Least to go from a node, each on its own: largest service, largest token service, busiest satellite,
 largest period, error, and token loop."""
+
+WAIT_FIRST, WAIT_LAST = range(2)
+"""Completions of micro-batches 1 and M before which no plan gains anything, since what is still busy ahead
+makes it wait at least as long."""
 
 FIRST, LAST, ERROR, PRICE, BUSIEST, LOOP, SLOWEST, PEAK, ESTIMATE = range(9)
 """Columns of a label's values; see the module. PEAK is the largest period so far, ESTIMATE serves the
@@ -142,6 +162,7 @@ def make_workspace(n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
         choice=np.empty(nodes, dtype=np.int64),
         table=np.empty((*nodes, 2 * THETAS * p)),
         floor=np.empty((*nodes, 6)),
+        wait=np.empty((*nodes, 2)),
         head=np.empty(nodes, dtype=np.int64),
         parts=Parts(
             low_s=np.empty(p),
@@ -154,6 +175,7 @@ def make_workspace(n_slots: int, n_blocks: int, n_levels: int) -> Workspace:
         trial=np.empty((2, k), dtype=np.int64),
         best=np.empty((2, k), dtype=np.int64),
         best_s=np.empty(1),
+        bound_s=np.empty(1),
     )
 
 
@@ -168,7 +190,21 @@ def fitting_workspace(workspace: Workspace | None, n_slots: int, n_blocks: int, 
     return workspace
 
 
-def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | None = None) -> Solution:
+def checked_budget(max_expansions: int | None) -> int:
+    """Return a budget of expansions for the kernels, `UNLIMITED` for None; refuse one that is no budget."""
+    if max_expansions is None:
+        return int(UNLIMITED)
+    if isinstance(max_expansions, bool) or int(max_expansions) != max_expansions or max_expansions < 0:
+        raise ValueError(f"max_expansions = {max_expansions!r}; allowed are None and integers from 0")
+    return int(max_expansions)
+
+
+def solve(
+    costs: Costs,
+    prices: Prices | None = None,
+    workspace: Workspace | None = None,
+    max_expansions: int | None = None,
+) -> Solution:
     """Find an optimal plan.
 
     Parameters
@@ -179,36 +215,45 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
         What to add to the makespan; None adds nothing.
     workspace
         Memory from `make_workspace` for the same K, L and R, to be reused; None allocates it.
+    max_expansions
+        Budget of label expansions; None searches until the plan is proved.
 
     Returns
     -------
     Solution
-        Optimal for `objective`; its ``objective`` is inf if no plan is feasible.
+        Optimal for `objective` if ``proved``, as it always is without a budget; its ``objective`` is inf if no
+        plan is feasible.
 
     Raises
     ------
     ValueError
-        A workspace of another size.
+        A workspace of another size, or a negative budget.
 
     Notes
     -----
-    Exact search has no bound on its time: fronts of labels grow where releases, prices and decoding come
-    together. `benchmarks/planners.py` prints what it takes.
+    Without a budget nothing bounds the time of a search: fronts of labels grow where releases, prices and
+    decoding come together on long chains. `benchmarks/planners.py` prints what it takes.
     """
     n_slots = costs.rate_bps.shape[0]
     ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[1], costs.error.shape[1])
-    plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 3))
+    plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 4))
     expansions = np.empty(1, dtype=np.int64)
     one_costs = Costs(*cast(Any, (np.asarray(field)[None] for field in costs)))
     one_prices = Prices(*cast(Any, (np.asarray(field)[None] for field in prices or neutral_prices(n_slots))))
-    search_each(one_costs, one_prices, ws, plans, outcomes, expansions)
-    best_s, makespan_s, error = outcomes[0].tolist()
-    return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, int(expansions[0]))
+    search_each(one_costs, one_prices, ws, checked_budget(max_expansions), plans, outcomes, expansions)
+    best_s, makespan_s, error, bound_s = outcomes[0].tolist()
+    return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, bound_s, int(expansions[0]))
 
 
 @kernel
 def search_each(
-    costs: Costs, prices: Prices, ws: Workspace, plans: I64, outcomes: F64, expansions: I64
+    costs: Costs,
+    prices: Prices,
+    ws: Workspace,
+    max_expansions: int,
+    plans: I64,
+    outcomes: F64,
+    expansions: I64,
 ) -> None:
     """Solve B problems of one size, one after another.
 
@@ -218,33 +263,37 @@ def search_each(
         With a leading axis B on every field, scalars included.
     ws
         Workspace of that size.
+    max_expansions
+        Budget of each problem; `UNLIMITED`.
     plans
         (B, 2, K) out: cuts and levels, canonical; zeros where infeasible.
     outcomes
-        (B, 3) out: objective, makespan (both s, inf where infeasible), error.
+        (B, 4) out: objective, makespan (both s, inf where infeasible), error, bound on the objective (s).
     expansions
         (B,) out.
     """
     costs, prices, ws = borrow(costs), borrow(prices), borrow(ws)  # the caller keeps them
     for b in range(len(plans)):
         row = costs_row(costs, b)
-        expansions[b] = search(row, prices_row(prices, b), ws)
+        expansions[b] = search(row, prices_row(prices, b), ws, max_expansions)
         _copy(ws.best, plans[b])
         outcomes[b, 0] = ws.best_s[0]
         feasible = ws.best_s[0] < np.inf
         outcomes[b, 1] = makespan(row, 1.0, ws.best[CUTS], ws.best[LEVELS]) if feasible else np.inf
         outcomes[b, 2] = summed_error(row, ws.best[CUTS], ws.best[LEVELS]) if feasible else 0.0
+        outcomes[b, 3] = ws.bound_s[0]
 
 
 @inner
-def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
+def search(costs: Costs, prices: Prices, ws: Workspace, max_expansions: int) -> int:
     """Leave an optimal canonical plan in ``ws.best``, its objective in ``ws.best_s``; return the expansions.
 
-    To be called from compiled code. An infeasible problem leaves zeros and inf.
+    To be called from compiled code. An infeasible problem leaves zeros and inf. When the budget runs out the
+    plan is the best one known, and ``ws.bound_s`` is below its objective.
     """
     n_blocks = costs.compute_s.shape[1]
     ws.best.fill(0)
-    ws.best_s[0] = np.inf
+    ws.best_s[0] = ws.bound_s[0] = np.inf
     _prepare(costs, prices, ws)
     if _backward(costs, prices, ws, 1.0, 0.0, np.inf, 0.0, np.inf) == np.inf:
         return 0
@@ -252,11 +301,23 @@ def search(costs: Costs, prices: Prices, ws: Workspace) -> int:
     if _source(ws, FLOOR_ERROR) > costs.error_budget * (1.0 + SLACK):
         return 0
     n_live = _bound(costs, prices, ws)
-    expansions = 0
-    if n_live > 0:
-        expansions = _expand(costs, prices, ws, n_live, np.bool_(False))
+    share, width, left = EASY, WIDTH, np.int64(max_expansions)
+    closed = n_live == 0
+    while not closed and left > 0:
+        allowed = min(share, left)
+        needed = _expand(costs, prices, ws, n_live, UNLIMITED, allowed)
+        closed = needed <= allowed
+        left -= min(needed, allowed)
+        if not closed:  # a better plan to hold the bounds against is worth more than the labels it costs
+            _expand(costs, prices, ws, n_live, width, UNLIMITED)
+            _polish(costs, prices, ws)
+            share, width = 10 * share, 4 * width
+    if closed:
+        ws.bound_s[0] = ws.best_s[0]
+    else:
+        _tighten(costs, prices, ws)
     make_canonical(n_blocks, ws.best[CUTS], ws.best[LEVELS])
-    return expansions
+    return int(max_expansions - left)
 
 
 # --- arcs -----------------------------------------------------------------------------------------
@@ -548,6 +609,88 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
 
 
 @bare
+def _wait_before(
+    wait_first: float, wait_last: float, floor_s: float, service_s: float, release_s: float, m: int
+) -> tuple[float, float, float]:
+    """Return waits and largest service to go before a server, from those after it; see `_waits`."""
+    first = wait_first - service_s - (m - 1) * max(0.0, service_s - floor_s)
+    floor_s = max(floor_s, service_s)
+    return max(release_s, first), max(release_s + (m - 1) * floor_s, wait_last - service_s), floor_s
+
+
+@bare
+def _waits(costs: Costs, prices: Prices, ws: Workspace, deadline_s: float) -> None:
+    """Fill ``ws.wait``.
+
+    The pipeline is linear in (max, +): with S the sum and X the largest of the services to go on a path, and
+    R what its releases alone make of it, a label ends at
+
+        max(last + S, first + S + (M - 1) X, R),   R = max over servers j of r_j + S_j + (M - 1) X_j,
+
+    S_j and X_j from j on. So `last` counts only beyond R - S, and `first` beyond R - S - (M - 1) X; the least
+    of these over all paths that can still end before `deadline_s` comes from a backward pass.
+    """
+    n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
+    m = costs.micro_batches
+    _backward(costs, prices, ws, 1.0, 0.0, np.inf, 0.0, deadline_s)
+    h_in, h_out = ws.pass_[IN], ws.pass_[OUT]
+    wait, floor = ws.wait, ws.floor
+    wait.fill(np.inf)
+    for k in range(n_slots, -1, -1):
+        if k < n_slots:
+            for boundary in range(0 if k == 0 else 1, n_blocks + 1):
+                here = wait[OUT, k, boundary]
+                for j in range(n_slots if boundary == n_blocks else k + 1, n_slots + 1):
+                    done = boundary == n_blocks
+                    to_go = 0.0 if done else h_in[j, boundary]
+                    if to_go == np.inf:
+                        continue
+                    after_first = -np.inf if done else wait[IN, j, boundary, WAIT_FIRST]
+                    after_last = -np.inf if done else wait[IN, j, boundary, WAIT_LAST]
+                    after_s = 0.0 if done else floor[IN, j, boundary, FLOOR_SERVICE]
+                    for r in range(n_levels if 0 < boundary < n_blocks else 1):
+                        hop_s = ws.hop_sum_s[k, boundary, j, r]
+                        if not hop_s + to_go + ws.hop_late_s[k, boundary, j, r] < deadline_s:
+                            continue
+                        encode_s, decode_s = costs.encode_s[k, boundary, r], costs.decode_s[j, boundary, r]
+                        send_s, latency_s = transfer_s(costs, k, j, boundary, r), costs.latency_s[k, j]
+                        release_s = costs.hop_release_s[k, j]
+                        first, last, floor_s = _wait_before(
+                            after_first, after_last, after_s, decode_s, 0.0, m
+                        )
+                        first, last = first - latency_s, last - latency_s
+                        first, last, floor_s = _wait_before(first, last, floor_s, send_s, release_s, m)
+                        first, last, floor_s = _wait_before(first, last, floor_s, encode_s, 0.0, m)
+                        here[WAIT_FIRST] = min(here[WAIT_FIRST], first)
+                        here[WAIT_LAST] = min(here[WAIT_LAST], last)
+        for start in range(n_blocks if k > 0 else 1):
+            here = wait[IN, k, start]
+            work_s, token_s, load_s = 0.0, 0.0, 0.0
+            for end in range(start + 1, ws.reach[k, start] + 1):
+                work_s += costs.compute_s[k, end - 1]
+                token_s += costs.token_compute_s[k, end - 1]
+                load_s += costs.load_s[k, end - 1]
+                done = k == n_slots
+                if done and end < n_blocks:
+                    continue
+                to_go = 0.0 if done else h_out[k, end]
+                sum_s = _stage_sum_s(costs, prices, k, end, 0.0, work_s, token_s) + to_go
+                release_s = costs.stage_release_s[k] + prices.load_weight * load_s
+                if not sum_s + release_s + (m - 1) * work_s < deadline_s:
+                    continue
+                first, last, _ = _wait_before(
+                    -np.inf if done else wait[OUT, k, end, WAIT_FIRST],
+                    -np.inf if done else wait[OUT, k, end, WAIT_LAST],
+                    0.0 if done else floor[OUT, k, end, FLOOR_SERVICE],
+                    work_s,
+                    release_s,
+                    m,
+                )
+                here[WAIT_FIRST] = min(here[WAIT_FIRST], first)
+                here[WAIT_LAST] = min(here[WAIT_LAST], last)
+
+
+@bare
 def _source(ws: Workspace, floor: int) -> float:
     """Return a floor at the source."""
     at_source: float = min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
@@ -631,7 +774,10 @@ def _is_released(costs: Costs, prices: Prices) -> bool:
 
 @inner
 def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
-    """Split the plans by bottleneck, bound each part, find a good plan; return how many can still win."""
+    """Split the plans by bottleneck, bound each part, find a good plan; return how many can still win.
+
+    Leaves the least bound of these in ``ws.bound_s``.
+    """
     parts = ws.parts
     n_thetas = THETAS if costs.n_tokens > 0 else 1
     released = _is_released(costs, prices)
@@ -659,7 +805,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
             _polish(costs, prices, ws)
             if (released or n_thetas > 1) and _part_bound_s(ws, g, n_thetas) < ws.best_s[0]:
                 parts.order[0] = 0
-                _expand(costs, prices, ws, np.int64(1), np.bool_(True))
+                _expand(costs, prices, ws, np.int64(1), np.int64(1), UNLIMITED)
                 _polish(costs, prices, ws)
         split = -1
         least_s = ws.best_s[0]
@@ -695,7 +841,28 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
                 at -= 1
             parts.order[at] = g
             n_live += 1
+    ws.bound_s[0] = bounds_s[parts.order[0]] if n_live > 0 else ws.best_s[0]
     return n_live
+
+
+@bare
+def _tighten(costs: Costs, prices: Prices, ws: Workspace) -> None:
+    """Raise ``ws.bound_s`` by what is released too late.
+
+    A plan that ends before t takes at least the sum of a pass without all that cannot end before t; so no plan
+    ends before both.
+    """
+    low_s, high_s = ws.bound_s[0], ws.best_s[0]
+    for _ in range(20):
+        if not low_s < high_s < np.inf:
+            break
+        middle_s = 0.5 * (low_s + high_s)
+        bound_s = min(middle_s, _backward(costs, prices, ws, 1.0, 0.0, np.inf, 0.0, middle_s))
+        ws.bound_s[0] = max(ws.bound_s[0], bound_s)
+        if bound_s == middle_s:
+            low_s = middle_s
+        else:
+            high_s = middle_s
 
 
 # --- forward: labels ------------------------------------------------------------------------------
@@ -797,10 +964,11 @@ def _estimate_s(
 
 
 @inner
-def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool) -> int:
+def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, width: int, max_expansions: int) -> int:
     """Search the graph forward for a plan better than ``ws.best``; return the labels expanded.
 
-    With `beam` a node keeps only the label of the least estimate: fast, and not exact.
+    A node keeps the `width` labels of least estimate: fast, and not exact unless it is `UNLIMITED`. A result
+    of more than `max_expansions` says that the budget ran out.
     """
     released = _is_released(costs, prices)
     priced = (
@@ -811,7 +979,9 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, beam: bool
     while expansions < 0:
         owned = np.empty((room, 9)), np.empty((room, 5), dtype=np.int64), np.empty(9)
         values, links, new = borrow(owned)
-        expansions = _expand_in(costs, prices, ws, n_live, beam, released, priced, values, links, new)
+        expansions = _expand_in(
+            costs, prices, ws, n_live, width, max_expansions, released, priced, values, links, new
+        )
         room = np.int64(4 * len(owned[0]))  # what is borrowed lives until here
     return int(expansions)
 
@@ -822,7 +992,8 @@ def _expand_in(
     prices: Prices,
     ws: Workspace,
     n_live: int,
-    beam: bool,
+    width: int,
+    max_expansions: int,
     released: bool,
     priced: bool,
     values: F64,
@@ -833,6 +1004,8 @@ def _expand_in(
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
     m, tokens = costs.micro_batches, costs.n_tokens
     margin_s = ws.best_s[0] - SLACK * ws.best_s[0] if ws.best_s[0] < np.inf else np.inf
+    if released:
+        _waits(costs, prices, ws, margin_s)
     ws.head.fill(-1)
     ws.head[OUT, 0, 0], ws.head[IN, 0, 0] = 0, 1  # slot 0 has the raw input; it computes, or only sends it
     for root in range(2):
@@ -855,6 +1028,8 @@ def _expand_in(
                         label = links[label, NEXT]
                         continue
                     expansions += 1
+                    if expansions > max_expansions:
+                        break
                     n_arcs = 0
                     if kind == IN:
                         n_arcs = ws.reach[k, start] - start
@@ -903,26 +1078,23 @@ def _expand_in(
                                 margin_s, goal, goal_level = total, label, level
                             continue
                         to_kind = OUT if kind == IN else IN
+                        if released:
+                            new[FIRST] = max(new[FIRST], ws.wait[to_kind, slot, end, WAIT_FIRST])
+                            new[LAST] = max(new[LAST], ws.wait[to_kind, slot, end, WAIT_LAST])
                         if _hopeless(costs, prices, ws, n_live, to_kind, slot, end, new, released, margin_s):
                             continue
                         if n_labels == len(values):
                             return -1
                         at = n_labels
-                        if beam:
+                        if width < UNLIMITED:
                             new[ESTIMATE] = _estimate_s(costs, prices, ws, to_kind, slot, end, new)
-                            kept = ws.head[to_kind, slot, end]
-                            if kept >= 0:
-                                if values[kept, ESTIMATE] <= new[ESTIMATE]:
-                                    continue
-                                at = kept
-                            else:
-                                links[at, NEXT] = -1
-                                ws.head[to_kind, slot, end] = at
-                            _write(values, at, new)
-                        else:
-                            _write(values, at, new)
-                            if not _insert(costs, prices, ws, values, links, at, to_kind, slot, end, priced):
+                            front = ws.head[to_kind, slot]
+                            at = _make_room(values, links, front, end, width, new[ESTIMATE], n_labels)
+                            if at < 0:
                                 continue
+                        _write(values, at, new)
+                        if not _insert(costs, prices, ws, values, links, at, to_kind, slot, end, priced):
+                            continue
                         links[at, PARENT] = label
                         links[at, SLOT] = slot
                         links[at, BLOCK] = end
@@ -1055,3 +1227,26 @@ def _insert(
             before = here
         here = links[here, NEXT]
     return True
+
+
+@bare
+def _make_room(
+    values: F64, links: I64, heads: I64, boundary: int, width: int, estimate_s: float, free: int
+) -> int:
+    """Return where to store a label: `free`, in place of the worst of a full front, or -1 if it is worse."""
+    count, before, worst, before_worst = 0, -1, -1, -1
+    here = heads[boundary]
+    while here >= 0:
+        if worst < 0 or values[here, ESTIMATE] > values[worst, ESTIMATE]:
+            worst, before_worst = here, before
+        count += 1
+        before, here = here, links[here, NEXT]
+    if count < width:
+        return free
+    if values[worst, ESTIMATE] <= estimate_s:
+        return -1
+    if before_worst < 0:
+        heads[boundary] = links[worst, NEXT]
+    else:
+        links[before_worst, NEXT] = links[worst, NEXT]
+    return worst
