@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from agents.config import ALGORITHMS, DEFAULTS, Algorithm, PPOConfig, checked, default_config
+from agents.config import (
+    ALGORITHMS,
+    DEFAULTS,
+    PPO_ALGORITHMS,
+    Algorithm,
+    Config,
+    PPOConfig,
+    RolloutConfig,
+    checked,
+    default_config,
+)
 from agents.packages import Backend, check_backend, require_packages
 from agents.planner import tuned_constants
 from baselines import make
@@ -81,12 +91,24 @@ class Args:
     """Hyper-parameters; the defaults depend on algorithm and scenario."""
 
 
+@dataclass(frozen=True)
+class RolloutArgs(Args):
+    """Train an agent by rollouts, then compare it with the planners."""
+
+    algo: Algorithm = "rollouts"
+    """What is learned: a choice among candidate plans."""
+    config: Annotated[RolloutConfig, tyro.conf.arg(name="")] = field(default_factory=RolloutConfig)  # type: ignore[assignment]
+    """Hyper-parameters; the defaults depend on the scenario."""
+
+
 def parse() -> Args:
     """Read the command line; hyper-parameters default to those of the algorithm and the scenario."""
-    first = tyro.cli(Args)
+    words = " ".join(sys.argv[1:]).replace("=", " ")
+    kind = RolloutArgs if "--algo rollouts" in words else Args  # they have other hyper-parameters
+    first = tyro.cli(kind)
     # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
     config = DEFAULTS[first.algo] if first.tune else default_config(first.algo, Path(first.scenario).stem)
-    return tyro.cli(Args, default=replace(Args(), config=config))
+    return tyro.cli(kind, default=replace(kind(), config=config))  # type: ignore[arg-type]
 
 
 def main(args: Args) -> None:
@@ -134,7 +156,7 @@ def main(args: Args) -> None:
 
     from agents import training
     from agents.models import Run
-    from agents.saved import SavedPolicy
+    from agents.saved import SavedPolicy, label
 
     runs = [Run(algo, scenario, config, constants, one) for one in seeds]
     if not args.resume:
@@ -149,7 +171,7 @@ def main(args: Args) -> None:
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: python train.py --resume {' '.join(map(str, folders))}")
     agents: list[Policy | Reference] = [
-        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"ppo-{algo}-{run.seed}")
+        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{label(algo)}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
         if (folder / "model.zip").is_file()
     ]
@@ -169,6 +191,8 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     """Search hyper-parameters on training windows; write those that beat the defaults."""
     install = "python -m pip install -c constraints.txt -e '.[train,tune]'"
     require_packages("tune", ("optuna",), install)
+    if args.algo not in PPO_ALGORITHMS:
+        raise ValueError(f"algo = {args.algo!r}: must be one of {', '.join(PPO_ALGORITHMS)} for a search")
     if args.elements or args.model:
         raise ValueError(f"tune = {args.tune}: must be of a scenario as it is, without elements or model")
     console = new_console()
@@ -202,7 +226,11 @@ def export(folder: Path) -> None:
     """Write the policy of a run folder as ONNX beside it, and say how it compares."""
     install = "python -m pip install -c constraints.txt -e '.[train,export]'"
     require_packages("export", ("onnx", "onnxruntime", "onnxscript"), install)
-    scenario = read_config(folder)[1]
+    algo, scenario, *_ = read_config(folder)
+    if algo == "rollouts":
+        raise ValueError(
+            f"export = {str(folder)!r}: must be a run of an algorithm that PPO trains, not of rollouts"
+        )
 
     from agents import export as onnx
 
@@ -226,7 +254,7 @@ def run_folder(args: Args, scenario: str, seed: int) -> Path:
     return Path("runs") / f"{scenario}{algo}-{seed}"
 
 
-def read_config(folder: Path) -> tuple[Algorithm, Scenario, PPOConfig, Constants, int]:
+def read_config(folder: Path) -> tuple[Algorithm, Scenario, Config, Constants, int]:
     """Return what a run folder was started with.
 
     Raises
@@ -239,7 +267,7 @@ def read_config(folder: Path) -> tuple[Algorithm, Scenario, PPOConfig, Constants
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if saved.get("algo") not in ALGORITHMS:
         raise ValueError(f"algo = {saved.get('algo')!r}: must be one of {', '.join(ALGORITHMS)}")
-    config = PPOConfig(**checked(saved["config"]))
+    config = type(DEFAULTS[saved["algo"]])(**checked(saved["config"], saved["algo"]))
     constants = Constants(**saved["constants"])
     return saved["algo"], scenario_from_dict(saved["scenario"]), config, constants, saved["seed"]
 

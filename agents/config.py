@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Algorithm = Literal["prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation"]
+Algorithm = Literal[
+    "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts"
+]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
@@ -64,6 +66,45 @@ class PPOConfig:
             raise ValueError(f"learning_rate = {self.learning_rate}: must be above 0")
 
 
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
+
+    steps: int = 9_600
+    """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
+    num_envs: int = 32
+    """Worlds side by side."""
+    candidates: int = 5
+    """Candidates tried of a decision, beside the tuned plan."""
+    branch_epochs: int = 3
+    """Jobs of a branch that are run; the critic values what follows."""
+    value_epochs: int = 12
+    """Jobs that the critic's value sums up."""
+    explore: float = 0.1
+    """Share of decisions in which the walk takes a candidate at random."""
+    margin: float = 0.03
+    """Reference latencies by which a candidate must look better than the tuned plan to be taken."""
+    width: int = 64
+    """Of the hidden layers."""
+    passes: int = 15
+    """Over the data, for each fit."""
+    dev_episodes: int = 16
+    """Development episodes played to choose the best weights."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name not in ("explore", "margin") and getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
+        if self.num_envs < 4:
+            raise ValueError(
+                f"num_envs = {self.num_envs}: must be at least 4, one for each member of an ensemble"
+            )
+        if not 0 <= self.explore <= 1:
+            raise ValueError(f"explore = {self.explore}: must be in 0..1")
+        if not self.margin >= 0:
+            raise ValueError(f"margin = {self.margin}: must be at least 0")
+
+
 _SCRATCH = PPOConfig(
     steps=600_000,
     num_envs=128,
@@ -74,7 +115,9 @@ _SCRATCH = PPOConfig(
     versus=False,
     traces=0,
 )
-DEFAULTS: dict[Algorithm, PPOConfig] = {
+Config = PPOConfig | RolloutConfig
+DEFAULTS: dict[Algorithm, Config] = {
+    "rollouts": RolloutConfig(),
     "prices": PPOConfig(),
     "choice": PPOConfig(),
     "residual": PPOConfig(hidden=(128, 128)),
@@ -84,8 +127,10 @@ DEFAULTS: dict[Algorithm, PPOConfig] = {
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
 
+PPO_ALGORITHMS = tuple(name for name in ALGORITHMS if isinstance(DEFAULTS[name], PPOConfig))
 
-def default_config(algorithm: Algorithm, scenario: str) -> PPOConfig:
+
+def default_config(algorithm: Algorithm, scenario: str) -> Config:
     """Return the hyper-parameters of an algorithm, with what ``configs/SCENARIO.json`` changes of them.
 
     Raises
@@ -97,12 +142,12 @@ def default_config(algorithm: Algorithm, scenario: str) -> PPOConfig:
     changes: dict[str, Any] = {}
     if path.is_file():
         changes = json.loads(path.read_text(encoding="utf-8")).get(algorithm, {})
-    return replace(DEFAULTS[algorithm], **checked(changes))
+    return replace(DEFAULTS[algorithm], **checked(changes, algorithm))
 
 
-def checked(values: dict[str, Any]) -> dict[str, Any]:
-    """Return plain data as fields of `PPOConfig`; refuses a name that is none."""
-    known = {field.name for field in fields(PPOConfig)}
+def checked(values: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
+    """Return plain data as hyper-parameters of an algorithm; refuses a name that is none."""
+    known = {field.name for field in fields(DEFAULTS[algorithm])}
     for name in values:
         if name not in known:
             raise ValueError(f"{name} = {values[name]!r}: must be one of {', '.join(sorted(known))}")

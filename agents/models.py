@@ -10,10 +10,11 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, PPOConfig
+from agents.config import Algorithm, Config, PPOConfig, RolloutConfig
 from agents.imitation import clone_planner
 from agents.networks import FusedPolicy, SlotTransformerPolicy
 from agents.planner import BatchPlanner
+from agents.rollouts import Learner
 from agents.saved import make_interface
 from agents.slotwise import SlotwiseWorlds
 from agents.worlds import AgentWorlds
@@ -27,13 +28,14 @@ class Run(NamedTuple):
 
     algorithm: Algorithm
     scenario: Scenario
-    config: PPOConfig
+    config: Config
     constants: Constants  # of the planner it acts through, or is rewarded against
     seed: int
 
 
 def make_worlds(run: Run) -> AgentWorlds:
     """Return the worlds of a run: training windows, the tuned planner beside them if it is the opponent."""
+    assert isinstance(run.config, PPOConfig)
     prepared = prepare(run.scenario)
     interface = make_interface(run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants)
     opponent = BatchPlanner(prepared.world, run.constants) if run.config.versus else None
@@ -48,9 +50,16 @@ def first_seed(run: Run) -> int:
     return 1_000_003 * (run.seed + 1)
 
 
+def new_learner(run: Run) -> Learner:
+    """Return an untrained choice by rollouts."""
+    assert isinstance(run.config, RolloutConfig)
+    return Learner(prepare(run.scenario), run.constants, run.config, run.seed, first_seed(run))
+
+
 def new_model(run: Run) -> OnPolicyAlgorithm:
     """Return an untrained PPO; for imitation, one that was taught the planner's plans."""
     config = run.config
+    assert isinstance(config, PPOConfig)
     env = make_worlds(run)
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     policy_kwargs: dict[str, Any] = {"log_std_init": config.log_std_init} if continuous else {}

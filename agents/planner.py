@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from baselines import priced
 from baselines.priced import Constants, load_constants, prices
-from sat_env.planning.batch import solve_batch
+from sat_env.planning.batch import BatchSolution, solve_batch
 from sat_env.planning.costs import Prices
 from sat_env.planning.exact import Workspace, make_workspace
 from sat_env.problem import Problems, tabulate
@@ -59,20 +59,23 @@ class BatchPlanner:
         values : (B, 6), optional
             What `PRICES` names, for each world (the horizon at least 1); default: the constants.
         """
-        costs = tabulate(self.world, problems)
-        if self._workspace is None:
-            self._workspace = make_workspace(
-                problems.rate_bps.shape[1], costs.compute_s.shape[2], costs.error.shape[2]
-            )
-        found = solve_batch(costs, self._prices(problems, values), self._workspace)
-        cuts, levels = found.cuts, found.levels
+        found = self.solve(problems, values)
         if values is None:
             longest_s: Array | float = priced.longest_s(self.constants, self.world)
         else:
             with np.errstate(divide="ignore"):
                 longest_s = self.world.deadline_s / values[:, 5]
-        cuts[~(found.makespan_s <= np.minimum(longest_s, sys.float_info.max)), 0] = NO_PLAN
-        return cuts, levels
+        found.cuts[~(found.makespan_s <= np.minimum(longest_s, sys.float_info.max)), 0] = NO_PLAN
+        return found.cuts, found.levels
+
+    def solve(self, problems: Problems, values: Array | None = None) -> BatchSolution:
+        """Return each problem's plan whatever its makespan; parameters as in `plans`."""
+        costs = tabulate(self.world, problems)
+        if self._workspace is None:
+            self._workspace = make_workspace(
+                problems.rate_bps.shape[1], costs.compute_s.shape[2], costs.error.shape[2]
+            )
+        return solve_batch(costs, self._prices(problems, values), self._workspace)
 
     def _prices(self, problems: Problems, values: Array | None) -> Prices:
         if values is None:

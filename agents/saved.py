@@ -19,6 +19,7 @@ from agents.config import ALGORITHMS, Algorithm
 from agents.interface import Encoded, Flat, Interface, Predict
 from agents.prices import LearnedPrices
 from agents.residual import Residual
+from agents.rollouts import Chooser, LearnedRollouts
 from agents.slotwise import Slotwise
 from agents.tokens import Tokens
 from baselines.priced import Constants
@@ -48,11 +49,17 @@ INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "prices": LearnedPrices,
     "choice": LearnedChoice,
     "residual": Residual,
+    "rollouts": LearnedRollouts,
     "maskable": Slotwise,
     "ppo-transformer": Tokens,
     "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
+
+
+def label(algorithm: Algorithm) -> str:
+    """Return the name of an agent's row in a table."""
+    return algorithm if algorithm.startswith("ppo") or algorithm == "rollouts" else f"ppo-{algorithm}"
 
 
 def make_interface(
@@ -63,7 +70,9 @@ def make_interface(
 
 
 def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
-    """Load the stable-baselines3 model of a policy file."""
+    """Load the model of a policy file: of stable-baselines3, or what stands for it where nothing of it is learned."""
+    if algorithm == "rollouts":
+        return Chooser.load(path)
     from sb3_contrib import MaskablePPO
     from stable_baselines3 import PPO
 
@@ -82,6 +91,11 @@ def predictor(model: Any) -> Predict:
 
 def write_policy(path: Path, model: Any, card: Card) -> None:
     """Write what playing needs: the network and the card. A policy file is never trained on: no optimiser state."""
+    if card.algorithm == "rollouts":
+        model.save(path)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo(MEMBER), json.dumps(asdict(card), indent=1))
+        return
     saved = io.BytesIO()
     model.save(saved, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer"])
     optimizer = io.BytesIO()
@@ -142,10 +156,7 @@ class SavedPolicy:
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
-        default = (
-            self.card.algorithm if self.card.algorithm.startswith("ppo") else f"ppo-{self.card.algorithm}"
-        )
-        self.name = name or (default if path.stem == "model" else path.stem)
+        self.name = name or (label(self.card.algorithm) if path.stem == "model" else path.stem)
         self.model = load_model(path, self.card.algorithm)
         self._world: World | None = None
         self._interface: Interface | None = None

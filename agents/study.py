@@ -74,7 +74,7 @@ def main(args: Args) -> None:
         ]
         for scenario in scenarios
         for algorithm in algorithms
-        for options in read_options(args.options)
+        for options in read_options(args.options, algorithms)
     }
     keys = [(scenario, name, i) for (scenario, name), of_seeds in runs.items() for i in range(len(of_seeds))]
     folders = [Path(args.out) / f"{scenario}-{name.replace(' ', '-')}-{i}" for scenario, name, i in keys]
@@ -92,7 +92,7 @@ def main(args: Args) -> None:
         print(table(scenario, rows, args.episodes))
 
 
-def read_options(text: str) -> list[dict[str, Any]]:
+def read_options(text: str, algorithms: list[Algorithm]) -> list[dict[str, Any]]:
     """Return the hyper-parameters of each row.
 
     Raises
@@ -107,7 +107,9 @@ def read_options(text: str) -> list[dict[str, Any]]:
     rows = given if isinstance(given, list) else [given]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"options = {text!r}: must be a JSON object, or a list of them")
-    return [checked(row) for row in rows]
+    for algorithm in algorithms:
+        rows = [checked(row, algorithm) for row in rows]
+    return rows
 
 
 def label(algorithm: str, options: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import DEFAULTS, default_config
-from agents.models import Run, make_worlds, new_model
+from agents.config import DEFAULTS, PPOConfig, default_config
+from agents.models import Run, make_worlds, new_learner, new_model
 from agents.packages import Backend, check_backend
 from agents.planner import BatchPlanner
+from agents.rollouts import Learner
 from agents.saved import Card, load_model, make_interface, predictor, write_policy
 from agents.worlds import AgentWorlds
 from baselines.batch import Decider, Plans, play, priced_plans
@@ -150,6 +151,7 @@ class DevEvaluation(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         model: Any = self.model
+        assert isinstance(self.run_.config, PPOConfig)
         if model.num_timesteps // (model.n_steps * model.n_envs) % self.run_.config.dev_every == 0:
             self.evaluate()
 
@@ -173,12 +175,21 @@ class DevEvaluation(BaseCallback):
             return cuts, levels
 
         j_s = float(dev_j(self.run_, compared).mean())
+        self.note(j_s, float(np.mean(changed)))
+
+    def begin(self, j_s: float) -> None:
+        """Note J of an agent that does what the tuned planner does, unless the file has it."""
+        if not self.path.is_file():
+            self.note(j_s, 0.0)
+
+    def note(self, j_s: float, changed: float) -> None:
+        """Log an evaluation, and keep the weights if they are the best."""
         row = {
             "steps": float(self.model.num_timesteps),
             "j_s": j_s,
             "replan_j_s": self.lines_s["replan"],
             "tuned_j_s": self.lines_s["tuned"],
-            "changed": float(np.mean(changed)),
+            "changed": changed,
             "cpu_s": time.process_time(),
         }
         rows = read_evaluations(self.path) if self.path.is_file() else []
@@ -255,6 +266,73 @@ def train(
     finally:
         save_policy(folder / "last.zip", model, run)
         model.logger.close()
+
+
+def train_learner(
+    learner: Learner,
+    run: Run,
+    folder: Path,
+    after: Callable[[Learner], None] = lambda learner: None,
+    checkpoint_every_s: float = 10.0,
+    progress_bar: bool = True,
+) -> None:
+    """Train by rollouts as `train` does by PPO: the same logs, evaluations, policies and checkpoint.
+
+    Parameters
+    ----------
+    after
+        Called after each epoch of the learner's worlds.
+    """
+    logs = folder / "logs" if learner.num_timesteps == 0 else folder / f"logs-{learner.num_timesteps}"
+    learner.logger = configure(str(logs), ["csv", "tensorboard"])
+    evaluation: Any = DevEvaluation(folder, run)
+    evaluation.model, evaluation.num_timesteps = learner, learner.num_timesteps
+    evaluation._on_training_start()
+    if learner.num_timesteps == 0:  # an untrained choice is the tuned planner: no need to play it
+        evaluation.begin(evaluation.lines_s["tuned"])
+    saved_s = -np.inf
+    columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, transient=True, disable=not progress_bar) as bar:
+            task = bar.add_task("", total=run.config.steps, completed=learner.num_timesteps)
+            while not learner.over:
+                if time.monotonic() - saved_s > checkpoint_every_s:
+                    save_learner(folder, learner)
+                    saved_s = time.monotonic()
+                if learner.advance():
+                    evaluation.evaluate()
+                    learner.logger.record("time/total_timesteps", learner.num_timesteps)
+                    learner.logger.dump(learner.num_timesteps)
+                bar.update(task, completed=learner.num_timesteps)
+                after(learner)
+        save_learner(folder, learner)
+    finally:
+        save_policy(folder / "last.zip", learner, run)
+        learner.logger.close()
+
+
+def save_learner(folder: Path, learner: Learner) -> None:
+    """Write all that `train_learner` goes on from. Atomic."""
+    temporary = folder / ".checkpoint.zip"
+    with zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr("data", json.dumps({"num_timesteps": learner.num_timesteps}))
+    temporary.replace(folder / "checkpoint.zip")
+    temporary = folder / ".checkpoint.pkl"
+    temporary.write_bytes(pickle.dumps(learner))
+    temporary.replace(folder / "checkpoint.pkl")
+
+
+def load_learner(folder: Path) -> Learner:
+    """Return the learner of a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no checkpoint.
+    """
+    check_checkpoint(folder)
+    learner: Learner = pickle.loads((folder / "checkpoint.pkl").read_bytes())
+    return learner
 
 
 def train_all(
@@ -342,6 +420,10 @@ def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
         for logs in folder.glob("logs*"):
             shutil.rmtree(logs)
     begun = resume and (folder / "checkpoint.pkl").is_file()  # one of several runs may not have been
+    if run.algorithm == "rollouts":
+        learner = load_learner(folder) if begun else new_learner(run)
+        train_learner(learner, run, folder, progress_bar=progress_bar)
+        return
     model = load_checkpoint(folder, run) if begun else new_model(run)
     train(model, run, folder, progress_bar=progress_bar)
 
@@ -377,7 +459,7 @@ def draw_curve(folder: Path) -> None:
     figure.savefig(folder / "curve.png", dpi=120)
 
 
-def save_policy(path: Path, model: OnPolicyAlgorithm, run: Run) -> None:
+def save_policy(path: Path, model: OnPolicyAlgorithm | Learner, run: Run) -> None:
     """Save the policy with its card: everything another machine needs to play it, or to train it again."""
     temporary = path.with_name(f".{path.name}")
     card = Card(

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import MultiCategoricalDistribution
 
 from agents.choice import KEEP, SHIFTS, LearnedChoice
-from agents.config import ALGORITHMS, default_config
+from agents.config import PPO_ALGORITHMS, default_config
 from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
 from agents.networks import FusedCategoricals
@@ -36,7 +36,7 @@ from sat_env.problem import tabulate
 from sat_env.world import prepare
 
 CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, decline=0.5, backlog=0.5)
-TRAINED = ALGORITHMS
+TRAINED = PPO_ALGORITHMS
 
 
 def tiny(outage, algorithm="prices", seed=0, **changes) -> Run:

@@ -16,7 +16,7 @@ pytest.importorskip("stable_baselines3")
 import torch
 
 from agents import packages, study, training, tuning, zoo
-from agents.config import ALGORITHMS, DEFAULTS, default_config
+from agents.config import DEFAULTS, PPO_ALGORITHMS, default_config
 from agents.export import compare as compare_onnx
 from agents.export import decisions, export
 from agents.models import new_model
@@ -27,7 +27,7 @@ from sat_env.scenario import load_scenario
 # --- ONNX -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", PPO_ALGORITHMS)
 def test_an_exported_network_says_what_the_policy_says(outage, tmp_path, algorithm):
     import onnxruntime
 

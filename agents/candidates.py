@@ -1,0 +1,276 @@
+"""Candidate plans of a decision, and what can be said of each before it is run.
+
+What the tuned planner does, the plan it would decline, exact plans under a menu of prices around the tuned ones,
+the plan before, and declining the job.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.interface import Flat, Ints
+from agents.planner import Array, BatchPlanner
+from agents.prices import shifted
+from baselines.priced import Constants, longest_s
+from sat_env.planning.costs import F64, costs_row, inner, kernel, make_canonical
+from sat_env.planning.predict import makespan, plan_error, serve, transfer_s
+from sat_env.problem import Problems, problems_handle, tabulate
+from sat_env.simulator import NO_PLAN
+from sat_env.world import World
+
+MENU = np.array(
+    [  # horizon, bottleneck, downlink, energy, risk, decline: see `agents.prices.shifted`
+        (0.0, 0.5, 0.0, 0.0, 0.0, 0.0),
+        (0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
+        (0.0, -1.0, 0.0, 0.0, 0.0, 0.0),
+        (0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 0.5, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
+        (0.0, 0.0, 0.0, -0.7, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 0.0, 0.5, 0.0),
+        (0.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+    ]
+)
+
+DESCRIPTION = (
+    "declined",
+    "makespan",  # up to the deadline
+    "late_makespan",  # up to twice the deadline
+    "busiest",  # compute of the busiest satellite
+    "compute",  # mean of the satellites
+    "on_ground",
+    "downlink",
+    "links",
+    "load",
+    "joules",  # tenths of a battery
+    "empty_compute",  # each satellite's weighed by how empty its battery is
+    "route_hops",  # tens
+    "wait",  # longest for a hop
+    "down",  # hops whose primary route is down
+    "age",  # logarithm of the time in that state, of the newest
+    "charge_after",  # lowest of the chain
+    "mode_margin",  # least charge left above the threshold of a power mode
+    "backlog_mean",  # of the satellites, past the next decision
+    "backlog_max",
+    "backlog_square",
+    "downlink_backlog",
+    "slots",  # share in use
+    "error",  # share of the budget
+    "moved",  # cuts against the plan before, share of the blocks
+)
+"""What is said of a candidate; seconds are relative to the epoch."""
+
+
+class Candidates(NamedTuple):
+    """C candidates of each of N decisions."""
+
+    cuts: Ints  # (N, C, K) a first cut of NO_PLAN declines
+    levels: Ints  # (N, C, K)
+    offered: NDArray[np.bool_]  # (N, C) not a repetition of one before, and feasible; the first always is
+    described: Flat  # (N, C, len(DESCRIPTION))
+
+
+class CandidateMaker:
+    """Candidates around a tuned planner.
+
+    Parameters
+    ----------
+    world : World
+    constants : Constants
+        Of the tuned planner.
+    """
+
+    def __init__(self, world: World, constants: Constants) -> None:
+        self.world = world
+        self.planner = BatchPlanner(world, constants)
+        tuned = self.planner.values[None]
+        self.values: Array = np.concatenate([tuned, shifted(tuned[0], MENU)])
+        self.longest_s = min(longest_s(constants, world), sys.float_info.max)
+        self.slots = world.chain.shape[1]
+        self.count = len(MENU) + 4  # tuned, tuned without declining, menu, the plan before, none
+
+    def make(self, problems: Problems) -> Candidates:
+        """Return the candidates of N decisions."""
+        n, k = len(problems.epoch), self.slots
+        cuts = np.zeros((n, self.count, k), np.int64)
+        levels = np.zeros_like(cuts)
+        plans = len(self.values)
+        repeated = Problems._make(np.repeat(field, plans, axis=0) for field in problems)
+        found = self.planner.solve(repeated, np.tile(self.values, (n, 1)))
+        cuts[:, 1 : plans + 1] = found.cuts.reshape(n, plans, k)
+        levels[:, 1 : plans + 1] = found.levels.reshape(n, plans, k)
+        cuts[:, 0], levels[:, 0] = cuts[:, 1], levels[:, 1]
+        cuts[~(found.makespan_s.reshape(n, plans)[:, 0] <= self.longest_s), 0, 0] = NO_PLAN
+        cuts[:, -2], levels[:, -2] = problems.previous_cuts, problems.previous_levels
+        cuts[:, -1, 0] = NO_PLAN
+        described = np.zeros((n, self.count, len(DESCRIPTION)))
+        offered = np.zeros((n, self.count), np.bool_)
+        power = self.world.power
+        describe_plans(
+            tabulate(self.world, problems),
+            problems_handle(problems),
+            Scales(
+                self.world.epoch_s,
+                self.world.deadline_s,
+                power.capacity_j if power.enabled else np.inf,
+                power.mode_min_charge if power.enabled else np.zeros(1),
+            ),
+            cuts,
+            levels,
+            described,
+            offered,
+        )
+        return Candidates(cuts, levels, offered, np.clip(described, -1.0, 8.0).astype(np.float32))
+
+
+class Scales(NamedTuple):
+    """What numbers of a description are relative to."""
+
+    epoch_s: float
+    deadline_s: float
+    capacity_j: float
+    mode_min_charge: F64  # (Q,)
+
+
+@inner
+def _repeats(cuts, levels, offered, c):  # type: ignore[no-untyped-def]
+    """Tell whether candidate c is one that was offered before it."""
+    for other in range(c):
+        if not offered[other] or cuts[other, 0] != cuts[c, 0]:
+            continue
+        same = True
+        if cuts[c, 0] != NO_PLAN:
+            for k in range(cuts.shape[1]):
+                same &= cuts[other, k] == cuts[c, k] and levels[other, k] == levels[c, k]
+        if same:
+            return True
+    return False
+
+
+@inner
+def _describe_way(costs, problems, b, scales, cuts, levels, out, busy_s, charge):  # type: ignore[no-untyped-def]
+    """Write what a feasible plan does on its way down the chain.
+
+    `busy_s` (K+1) receives when each slot is free again, the last entry when the downlink is; `charge` (K,)
+    loses what the job draws.
+    """
+    slots, blocks, m = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.micro_batches
+    epoch_s = scales.epoch_s
+    first, last = 0.0, 0.0
+    age_s = np.inf
+    sender, boundary = 0, 0
+    for k in range(slots + 1):
+        end = blocks if k == slots else cuts[k]
+        if end == boundary and k < slots:
+            continue
+        if k != 0:
+            level = levels[sender] if 0 < boundary < blocks else 0
+            sending_s, release_s = (
+                transfer_s(costs, sender, k, boundary, level),
+                costs.hop_release_s[sender, k],
+            )
+            first, last = serve(first, last, costs.encode_s[sender, boundary, level], 0.0, m)
+            first, last = serve(first, last, sending_s, release_s, m)
+            if k == slots:
+                busy_s[slots] = last
+                out[6] += m * sending_s / epoch_s
+            else:
+                out[7] += m * sending_s / epoch_s
+            first += costs.latency_s[sender, k]
+            last += costs.latency_s[sender, k]
+            first, last = serve(first, last, costs.decode_s[k, boundary, level], 0.0, m)
+            out[11] += problems.route_hops[b, sender, k] / 10.0
+            out[12] = max(out[12], release_s / epoch_s)
+            if problems.primary_up[b, sender, k] == 0.0:
+                out[13] += 1.0
+            age_s = min(age_s, problems.state_age_s[b, sender, k])
+        if end > boundary:
+            work_s, load_s = 0.0, 0.0
+            for block in range(boundary, end):
+                work_s += costs.compute_s[k, block]
+                load_s += costs.load_s[k, block]
+            first, last = serve(first, last, work_s, costs.stage_release_s[k] + load_s, m)
+            job_s = m * work_s
+            if k == slots:
+                out[5] = job_s / epoch_s
+            else:
+                busy_s[k] = last
+                drawn_j = job_s * problems.power_w[b, k]
+                charge[k] -= drawn_j / scales.capacity_j
+                out[3] = max(out[3], job_s / epoch_s)
+                out[4] += job_s / (epoch_s * slots)
+                out[8] += load_s / epoch_s
+                out[9] += 10.0 * drawn_j / scales.capacity_j
+                emptiness = (1.0 - problems.charge[b, k]) * (1.0 - 0.5 * problems.light_ahead[b, k])
+                out[10] += job_s * emptiness / epoch_s
+                out[21] += 1.0 / slots
+            sender, boundary = k, end
+    out[14] = np.log1p(age_s / epoch_s) / 4.0
+    for k in range(slots):
+        out[23] += abs(cuts[k] - problems.previous_cuts[b, k]) / blocks
+    error = plan_error(costs, cuts, levels)
+    out[22] = error / costs.error_budget if 0.0 < costs.error_budget < np.inf else 0.0
+
+
+@inner
+def _describe_after(scales, out, busy_s, charge):  # type: ignore[no-untyped-def]
+    """Write the backlog and the charge that are left at the next decision."""
+    slots = len(charge)
+    out[15], out[16] = 1.0, 1.0
+    for k in range(slots):
+        over = max(0.0, busy_s[k] / scales.epoch_s - 1.0)
+        out[17] += over / slots
+        out[18] = max(out[18], over)
+        out[19] += over * over / slots
+        out[15] = min(out[15], charge[k])
+        margin = 0.0
+        for threshold in scales.mode_min_charge:
+            if threshold <= charge[k]:
+                margin = charge[k] - threshold
+        out[16] = min(out[16], margin)
+    out[20] = max(0.0, busy_s[slots] / scales.epoch_s - 1.0)
+
+
+@kernel
+def describe_plans(costs, problems, scales, cuts, levels, described, offered):  # type: ignore[no-untyped-def]
+    """Make the plans of N problems canonical; write what is known of each, and which are offered.
+
+    Parameters
+    ----------
+    costs, problems
+        Batch of N; `problems` as a handle.
+    scales : Scales
+    cuts, levels : (N, C, K) int64
+    described : (N, C, len(DESCRIPTION)) float64, zeros
+    offered : (N, C) bool, False
+    """
+    candidates, slots = cuts.shape[1], cuts.shape[2]
+    busy_s, charge = np.empty(slots + 1), np.empty(slots)
+    for b in range(len(cuts)):
+        row = costs_row(costs, b)
+        for c in range(candidates):
+            out = described[b, c]
+            declines = cuts[b, c, 0] == NO_PLAN
+            if not declines:
+                make_canonical(row.compute_s.shape[1], cuts[b, c], levels[b, c])
+            if _repeats(cuts[b], levels[b], offered[b], c):
+                continue
+            makespan_s = scales.deadline_s if declines else makespan(row, 1.0, cuts[b, c], levels[b, c])
+            if makespan_s == np.inf and c > 0:
+                continue
+            offered[b, c] = True
+            out[0] = 1.0 if declines else 0.0
+            out[1] = min(makespan_s, scales.deadline_s) / scales.epoch_s
+            out[2] = min(makespan_s, 2.0 * scales.deadline_s) / scales.epoch_s
+            busy_s[slots] = np.inf
+            for k in range(slots):
+                busy_s[k] = row.stage_release_s[k]
+                charge[k] = problems.charge[b, k]
+                busy_s[slots] = min(busy_s[slots], row.hop_release_s[k, slots])
+            if not declines and makespan_s < np.inf:
+                _describe_way(row, problems, b, scales, cuts[b, c], levels[b, c], out, busy_s, charge)
+            _describe_after(scales, out, busy_s, charge)

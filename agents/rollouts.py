@@ -1,0 +1,336 @@
+"""Learned choice by rollouts: candidate plans are tried in branched worlds, and a network learns which pay.
+
+At decisions met on training windows, every candidate plan (`agents.candidates`) is run on the same true trace,
+the tuned planner follows for a few jobs, and a critic values where that leads. The difference to the tuned
+plan, in the same weather, outages and arrivals, is the candidate's advantage; what luck is left averages out over
+decisions that look alike. A network learns it from what is known at the decision, and the agent takes the
+best candidate where the tuned plan is beaten by more than a margin. The agent's own decisions are where the
+next round is tried: approximate policy iteration with common random numbers (Bertsekas and Tsitsiklis,
+"Neuro-Dynamic Programming", 1996, section 6.2; Lagoudakis and Parr, "Reinforcement Learning as
+Classification", ICML 2003).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.candidates import DESCRIPTION, CandidateMaker, Candidates
+from agents.config import RolloutConfig
+from agents.interface import Flat, Ints, Predict
+from agents.planner import Array
+from agents.prices import FEATURES, features
+from agents.regression import FOLDS, Ensemble, fit, nothing
+from baselines.batch import Plans, priced_plans
+from baselines.priced import Constants
+from sat_env.problem import Problems
+from sat_env.simulator import NO_PLAN, Simulator, Snapshot
+from sat_env.world import Prepared, World
+
+WEIGHTS = "weights.npz"
+PAIR = len(FEATURES) + 2 * len(DESCRIPTION)  # numbers known of a candidate beside the tuned plan
+SPACES = (
+    gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),
+    gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32),
+)
+
+
+def situation(world: World, problems: Problems, forecast_epochs: int) -> Flat:
+    """Return what the critic sees of N decisions (N, 22 + 4 K + 1), slots one by one."""
+    slots = problems.rate_bps.shape[1]
+    return np.concatenate(
+        [
+            features(world, problems, forecast_epochs),
+            np.minimum(problems.busy_s / world.epoch_s, 8.0),
+            problems.charge[:, :slots],
+            problems.light[:, :slots],
+            problems.light_ahead[:, :slots],
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+class LearnedRollouts:
+    """The interface of an agent that chooses among candidates by their predicted advantage.
+
+    Parameters
+    ----------
+    world : World
+    forecast_epochs : int
+    constants : Constants
+        Of the tuned planner, the first candidate.
+    """
+
+    first_output: NDArray[np.float32] | None = None
+
+    def __init__(self, world: World, forecast_epochs: int, constants: Constants) -> None:
+        self.world, self.forecast_epochs = world, forecast_epochs
+        self.maker = CandidateMaker(world, constants)
+        self.observation_space: gymnasium.Space[Any] = SPACES[0]
+        self.action_space: gymnasium.Space[Any] = SPACES[1]
+
+    def pairs(self, problems: Problems, candidates: Candidates) -> Flat:
+        """Return what is known of each candidate beside the tuned one: (N, C, D)."""
+        known = features(self.world, problems, self.forecast_epochs)[:, None]
+        described = candidates.described
+        repeated = np.broadcast_to(known, (*described.shape[:2], known.shape[2]))
+        return np.concatenate([repeated, described, described - described[:, :1]], axis=2)
+
+    def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
+        """Return the plans (N, K) of the candidates with the least predicted cost."""
+        candidates = self.maker.make(problems)
+        rows, columns = np.nonzero(candidates.offered[:, 1:])
+        cost_s = np.full(candidates.offered.shape, np.inf)
+        cost_s[:, 0] = 0.0
+        if len(rows):
+            pairs = self.pairs(problems, candidates)
+            cost_s[rows, columns + 1] = predict(pairs[rows, columns + 1], None)
+        chosen = cost_s.argmin(axis=1)
+        each = np.arange(len(chosen))
+        return candidates.cuts[each, chosen], candidates.levels[each, chosen]
+
+
+class Chooser:
+    """A trained choice, played as a stable-baselines3 model is.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        Predicts what a candidate costs beyond the tuned plan, in seconds.
+    margin_s : float
+        By which it must look better.
+    """
+
+    def __init__(self, ensemble: Ensemble, margin_s: float) -> None:
+        self.ensemble, self.margin_s = ensemble, margin_s
+        self.observation_space, self.action_space = SPACES
+
+    def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
+        """Return the predicted cost (n,) of candidates (n, D), the margin added."""
+        return self.ensemble.predict(flat) + np.float32(self.margin_s), None
+
+    @classmethod
+    def untrained(cls) -> Chooser:
+        """Return the choice that always takes the tuned plan."""
+        return cls(nothing(PAIR), math.inf)
+
+    def save(self, path: Path) -> None:
+        """Write weights and margin as a zip that needs nothing beside it."""
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(WEIGHTS, "w") as file:
+            np.savez(file, margin_s=self.margin_s, **self.ensemble._asdict())  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Chooser:
+        """Read what `save` wrote."""
+        with zipfile.ZipFile(path) as archive, archive.open(WEIGHTS) as file:
+            found = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            weights = {name: found[name] for name in Ensemble._fields}
+            weights |= {name: float(weights[name]) for name in ("unit", "middle")}
+            return cls(Ensemble(**weights), float(found["margin_s"]))
+
+
+class Learner:
+    """Policy iteration on training windows, one epoch of all its worlds at a time.
+
+    The first episode is the tuned planner's and teaches the critic; in each of the following ones every decision
+    is branched, and in the end critic and choice are fitted anew. All it depends on is in its attributes, so
+    that a pickle of it goes on exactly.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    constants : Constants
+        Of the tuned planner.
+    config : RolloutConfig
+    seed : int
+        Of everything random here.
+    first_seed : int
+        World i of episode r plays the trace of seed first_seed + r * num_envs + i.
+    """
+
+    def __init__(
+        self, prepared: Prepared, constants: Constants, config: RolloutConfig, seed: int, first_seed: int
+    ) -> None:
+        self.constants, self.config, self.seed, self.first_seed = constants, config, seed, first_seed
+        self.round, self.t = -1, 0
+        self.rng = np.random.default_rng(seed)
+        self.simulator = Simulator(prepared, config.num_envs, "train")
+        self.latency_s = np.zeros((config.num_envs, prepared.scenario.episode_epochs))
+        self.seen: list[Flat] = []  # situations (n, D) of this episode, by epoch
+        self.critic_data: list[tuple[Flat, Array]] = []  # situations and what followed, by episode
+        self.tried: list[tuple[Flat, Array, Ints, Ints]] = []  # pairs, advantages, worlds, decisions
+        self.critic: Ensemble | None = None
+        self.chooser = Chooser.untrained()
+        self.logger: Any = None  # of stable-baselines3, while training
+        self.wire(prepared)
+
+    def wire(self, prepared: Prepared) -> None:
+        """Make what is not part of the state."""
+        self.prepared = prepared
+        self.ahead = prepared.scenario.forecast_epochs
+        self.interface = LearnedRollouts(prepared.world, self.ahead, self.constants)
+        self.follow = priced_plans(self.constants, prepared)
+        self.folds = np.arange(self.config.num_envs) % FOLDS
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = ("prepared", "interface", "follow", "logger")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.logger = None
+        self.wire(self.simulator.prepared)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Decisions branched so far; named as in stable-baselines3."""
+        epochs = self.latency_s.shape[1]
+        return self.config.num_envs * (max(self.round, 0) * epochs + (self.t if self.round >= 0 else 0))
+
+    @property
+    def over(self) -> bool:
+        """As many decisions as were asked for are branched, in whole rounds."""
+        return self.t == 0 and self.num_timesteps >= self.config.steps
+
+    def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
+        """Return what the choice so far says, as `Chooser.predict`."""
+        return self.chooser.predict(flat)
+
+    def save(self, path: Path) -> None:
+        """Write the choice so far, as `Chooser.save`."""
+        self.chooser.save(path)
+
+    def advance(self) -> bool:
+        """Play one epoch of every world; return whether that ended a round (with a new chooser)."""
+        sim = self.simulator
+        if self.t == 0:
+            seeds = (
+                self.first_seed + (self.round + 1) * self.config.num_envs + np.arange(self.config.num_envs)
+            )
+            sim.begin(seeds=seeds.astype(np.uint64))
+            self.seen = []
+        self.seen.append(situation(sim.world, sim.problems, self.ahead))
+        plans = self.follow(sim.world, sim.problems) if self.round < 0 else self.branch()
+        sim.step(*plans)
+        self.latency_s[:, self.t] = sim.outcome.latency_s
+        self.t += 1
+        if self.t < self.latency_s.shape[1]:
+            return False
+        self.learn()
+        self.round, self.t = self.round + 1, 0
+        return self.round > 0
+
+    def branch(self) -> Plans:
+        """Try candidates of every world's decision; return the plans the walk goes on with."""
+        sim, config = self.simulator, self.config
+        candidates = self.interface.maker.make(sim.problems)
+        pairs = self.interface.pairs(sim.problems, candidates)
+        count = len(pairs)
+        cost_s = np.where(candidates.offered, 0.0, np.inf)
+        rows, columns = np.nonzero(candidates.offered[:, 1:])
+        cost_s[rows, columns + 1] = self.predict(pairs[rows, columns + 1])[0]
+        chosen = cost_s.argmin(axis=1)
+        # Candidates that look best are tried more often than others; exponential races draw without repetition.
+        likely = np.where(candidates.offered, np.exp(-np.clip(cost_s, -50.0, 200.0) / self.near_s), 0.0) + (
+            0.05 * candidates.offered
+        )
+        likely[:, 0] = 0.0
+        with np.errstate(divide="ignore"):
+            race = self.rng.exponential(size=likely.shape) / likely
+        order = race.argsort(axis=1)[:, : config.candidates]
+        tried = np.isfinite(np.take_along_axis(race, order, 1))
+        world, place = np.nonzero(tried)
+        column = order[world, place]
+        which = np.concatenate([np.arange(count), world])
+        column_all = np.concatenate([np.zeros(count, np.int64), column])
+        cost = self.futures_s(which, candidates.cuts[which, column_all], candidates.levels[which, column_all])
+        advantage_s = cost[count:] - cost[world]
+        decision = self.num_timesteps + world
+        self.tried.append((pairs[world, column], advantage_s, world, decision))
+        each = np.arange(count)
+        other = order[:, 0]
+        explores = (self.rng.random(count) < config.explore) & tried[:, 0]
+        explores &= candidates.cuts[each, other, 0] != NO_PLAN
+        chosen = np.where(explores, other, chosen)
+        return candidates.cuts[each, chosen], candidates.levels[each, chosen]
+
+    @property
+    def near_s(self) -> float:
+        """Predicted costs within this are not told apart when candidates are drawn to be tried."""
+        return 0.15 * self.prepared.scenario.reference_latency_s
+
+    def futures_s(self, which: Ints, cuts: Ints, levels: Ints) -> Array:
+        """Return (F,) what a plan costs on the true trace: its job, those that follow, and what the critic says."""
+        assert self.critic is not None
+        branched = Simulator(self.prepared, len(which), self.simulator.split)
+        branched.restore(rows_of(self.simulator.snapshot(), which))
+        total = np.zeros(len(which))
+        for h in range(self.config.branch_epochs):
+            running = ~branched.over
+            if not running.any():
+                return total
+            plans = (cuts, levels) if h == 0 else self.follow(branched.world, branched.problems)
+            branched.step(*plans)
+            total[running] += branched.outcome.latency_s[running]
+        ahead = ~branched.over
+        if ahead.any():
+            left = branched.problems.epochs_left[ahead] / self.config.value_epochs
+            seen = situation(branched.world, branched.problems, self.ahead)[ahead]
+            total[ahead] += self.critic.predict(seen) * np.minimum(left, 1.0)
+        return total
+
+    def learn(self) -> None:
+        """Fit the critic to what followed, and the choice to the advantages."""
+        config = self.config
+        horizon = config.value_epochs
+        cumulated = np.concatenate(
+            [np.zeros((config.num_envs, 1)), np.cumsum(self.latency_s, axis=1)], axis=1
+        )
+        epochs = self.latency_s.shape[1] - horizon // 2  # later ones see too little of what follows
+        ends = np.minimum(np.arange(epochs) + horizon, self.latency_s.shape[1])
+        followed = (cumulated[:, ends] - cumulated[:, :epochs]) * horizon / (ends - np.arange(epochs))
+        self.critic_data.append((np.concatenate(self.seen[:epochs]), followed.T.reshape(-1)))
+        recent = self.critic_data[-3:]
+        x, y = (np.concatenate(part) for part in zip(*recent, strict=True))
+        fold = np.tile(self.folds, len(x) // config.num_envs)
+        fit_seed = 1000 * self.seed + self.round + 1
+        self.critic = fit(x, y, fold, config.width, config.passes, fit_seed)
+        if not self.tried:
+            return
+        pairs, advantage_s, world, decision = (np.concatenate(part) for part in zip(*self.tried, strict=True))
+        fold = self.folds[world]
+        bound_s = 2.0 * self.prepared.scenario.jobs.deadline_s
+        ensemble = fit(
+            pairs, np.clip(advantage_s, -bound_s, bound_s), fold, config.width, config.passes, fit_seed
+        )
+        margin_s = config.margin * self.prepared.scenario.reference_latency_s
+        self.chooser = Chooser(ensemble, margin_s)
+        if self.logger is not None:
+            self.logger.record("train/samples", len(advantage_s))
+            unseen_s = ensemble.each(pairs)[fold, np.arange(len(fold))]  # by the member that did not learn it
+            gain_s = chosen_gain_s(unseen_s + margin_s, advantage_s, decision)
+            self.logger.record("train/unseen_advantage_s", gain_s)
+
+
+def chosen_gain_s(cost_s: Array, advantage_s: Array, decision: Ints) -> float:
+    """Return the mean advantage of the candidates with the least cost below zero, over all decisions tried."""
+    order = np.lexsort((cost_s, decision))
+    first = np.unique(decision[order], return_index=True)[1]
+    best = order[first]
+    return float(np.where(cost_s[best] < 0.0, advantage_s[best], 0.0).mean())
+
+
+def rows_of(snapshot: Snapshot, which: Ints) -> Snapshot:
+    """Return the snapshot of some of its worlds, repetitions allowed."""
+    arrays = (snapshot.trace, snapshot.state, snapshot.problems)
+    trace, state, problems = (type(part)._make(field[which] for field in part) for part in arrays)
+    return Snapshot(
+        trace, state, problems, snapshot.seeds[which], snapshot.episodes[which], snapshot.over[which]
+    )

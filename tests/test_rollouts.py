@@ -1,0 +1,215 @@
+"""Learned choice by rollouts: candidates, branched worlds, and a training that resumes exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import small
+from test_agents import CONSTANTS
+from test_commands import run as command
+
+pytest.importorskip("stable_baselines3")
+
+from agents.candidates import DESCRIPTION, MENU, CandidateMaker
+from agents.config import RolloutConfig, checked
+from agents.models import Run, new_learner
+from agents.planner import BatchPlanner
+from agents.regression import FOLDS, fit, nothing
+from agents.rollouts import LearnedRollouts, chosen_gain_s
+from agents.saved import SavedPolicy
+from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
+from baselines.batch import play, priced_plans
+from sat_env.evaluation.runner import episodes, run_episode
+from sat_env.planning import predict, solve
+from sat_env.problem import Problems, tabulate
+from sat_env.scenario import load_scenario
+from sat_env.simulator import NO_PLAN, Simulator
+from sat_env.world import prepare
+
+TINY = RolloutConfig(
+    steps=160, num_envs=4, candidates=3, branch_epochs=2, value_epochs=4, width=8, passes=2, dev_episodes=2
+)
+
+
+@pytest.fixture(scope="module")
+def rush():
+    """A short Rush: there all kinds of candidates differ."""
+    return prepare(small(load_scenario("WalkerRush")))
+
+
+def run_of(prepared, seed=0, **changes) -> Run:
+    return Run("rollouts", prepared.scenario, dataclasses.replace(TINY, **changes), CONSTANTS, seed)
+
+
+def met(prepared, worlds=6, epochs=8) -> Simulator:
+    sim = Simulator(prepared, worlds)
+    sim.begin(seeds=np.arange(worlds, dtype=np.uint64))
+    planner = BatchPlanner(prepared.world, CONSTANTS)
+    for _ in range(epochs):
+        sim.step(*planner.plans(sim.problems))
+    return sim
+
+
+def test_candidates_are_the_planners_plans_each_once_and_described_as_predicted(rush):
+    sim = met(rush)
+    found = CandidateMaker(rush.world, CONSTANTS).make(sim.problems)
+    cuts, _ = BatchPlanner(rush.world, CONSTANTS).plans(sim.problems)
+    np.testing.assert_array_equal(found.cuts[:, 0], cuts)
+    assert found.offered[:, 0].all() and found.cuts.shape[1] == len(MENU) + 4
+    batch = tabulate(rush.world, sim.problems)
+    makespan, late = DESCRIPTION.index("makespan"), DESCRIPTION.index("late_makespan")
+    deadline_s, epoch_s = rush.world.deadline_s, rush.world.epoch_s
+    for b in range(len(cuts)):
+        costs = type(batch)._make(field[b] for field in batch)
+        offered = np.flatnonzero(found.offered[b])
+        plans = [
+            (NO_PLAN,) if found.cuts[b, c, 0] == NO_PLAN else (*found.cuts[b, c], *found.levels[b, c])
+            for c in offered
+        ]
+        assert len(set(plans)) == len(plans) >= 2 and plans.count((NO_PLAN,)) == 1
+        shortest_s = solve(costs).makespan_s
+        for c in offered:
+            declined = found.cuts[b, c, 0] == NO_PLAN
+            expected_s = deadline_s if declined else predict(costs, found.cuts[b, c], found.levels[b, c])
+            assert expected_s >= shortest_s * (1 - 1e-9) or declined
+            said = found.described[b, c]
+            assert said[0] == declined
+            assert said[makespan] == pytest.approx(min(expected_s, deadline_s) / epoch_s, rel=1e-5)
+            assert said[late] == pytest.approx(min(expected_s, 2 * deadline_s) / epoch_s, rel=1e-5)
+
+
+def test_an_untrained_choice_is_the_tuned_planner(rush):
+    run = run_of(rush)
+    chosen = episodes(rush.scenario, "dev", 2, 0)
+    mine = play(rush, chosen, "dev", decider(run, new_learner(run)))
+    planner = play(rush, chosen, "dev", priced_plans(CONSTANTS, rush))
+    np.testing.assert_array_equal(mine.latency_s, planner.latency_s)
+
+
+def test_the_best_candidate_is_taken(rush):
+    sim = met(rush)
+    interface = LearnedRollouts(rush.world, rush.scenario.forecast_epochs, CONSTANTS)
+    found = interface.maker.make(sim.problems)
+    cuts, _ = interface.decide(sim.problems, lambda flat, masks: np.where(flat[:, 22] == 1.0, -1.0, -0.5))
+    assert (cuts[:, 0] == NO_PLAN).all()  # the one that declines, its first number says
+    cuts, levels = interface.decide(sim.problems, lambda flat, masks: np.full(len(flat), 0.1))
+    np.testing.assert_array_equal(cuts, found.cuts[:, 0])
+    np.testing.assert_array_equal(levels, found.levels[:, 0])
+
+
+def test_branches_cost_what_the_world_then_does_and_leave_it_alone(rush):
+    """On the true trace, with a critic that says nothing, a branch is the sum of what comes."""
+    learner = new_learner(run_of(rush, branch_epochs=3))
+    sim = learner.simulator
+    sim.begin(seeds=np.arange(4, dtype=np.uint64))
+    planner = priced_plans(CONSTANTS, rush)
+    for _ in range(5):
+        sim.step(*planner(sim.world, sim.problems))
+    learner.critic = nothing(22 + 4 * sim.slots + 1)
+    before = sim.snapshot()
+    cuts, levels = planner(sim.world, sim.problems)
+    which = np.array([2, 0, 2, 1])
+    declined = np.where(np.arange(4)[:, None] == 2, NO_PLAN, cuts[which])
+    found = learner.futures_s(which, declined, levels[which])
+    for part, now in zip(before, sim.snapshot(), strict=True):
+        for old, new in zip(part, now, strict=True):
+            np.testing.assert_array_equal(old, new)
+    total = np.zeros(4)
+    for _ in range(3):
+        sim.step(*planner(sim.world, sim.problems))
+        total += sim.outcome.latency_s
+    assert found[0] == pytest.approx(total[2]) and found[1] == pytest.approx(total[0])
+    assert found[3] == pytest.approx(total[1]) and found[2] != found[0]
+
+
+def test_the_gain_counts_every_decision_and_takes_the_tuned_plan_where_nothing_is_better():
+    decision = np.array([0, 0, 1, 1, 2])
+    cost_s = np.array([-1.0, -2.0, 0.5, -0.1, 3.0])
+    advantage_s = np.array([5.0, -4.0, -9.0, 1.0, -9.0])
+    assert chosen_gain_s(cost_s, advantage_s, decision) == pytest.approx((-4.0 + 1.0) / 3)
+    assert chosen_gain_s(cost_s + 1.5, advantage_s, decision) == pytest.approx(-4.0 / 3)
+
+
+def test_members_learn_from_all_but_their_fold():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 3)).astype(np.float32)
+    y = 10.0 * x[:, 0].astype(np.float64)
+    fold = np.arange(2000) % FOLDS
+    y[fold == 1] *= -1.0  # nobody but member 1 is spared this
+    said = fit(x, y, fold, 16, 150, 0).each(x)
+    slopes = [np.polyfit(x[:, 0], each, 1)[0] for each in said]
+    assert slopes[1] > 8.0 and all(slope < 0.8 * slopes[1] for f, slope in enumerate(slopes) if f != 1)
+
+
+def weights(learner):
+    return [
+        np.asarray(part) for part in (*learner.chooser.ensemble, learner.chooser.margin_s, *learner.critic)
+    ]
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(rush, tmp_path):
+    run = run_of(rush)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = new_learner(run)
+    train_learner(uninterrupted, run, whole, progress_bar=False)
+    at = int(np.random.default_rng(7).integers(4, 150))
+
+    def interrupt(learner) -> None:
+        if learner.num_timesteps >= at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_learner(new_learner(run), run, parts, interrupt, checkpoint_every_s=0.0, progress_bar=False)
+    resumed = load_learner(parts)
+    assert 0 <= resumed.num_timesteps <= at
+    train_learner(resumed, run, parts, progress_bar=False)
+    assert resumed.num_timesteps == 160
+    for mine, theirs in zip(weights(resumed), weights(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    seen = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(parts / "evaluations.csv")]
+    expected = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(whole / "evaluations.csv")]
+    assert seen == expected and [steps for steps, _ in seen] == [0, 80, 160]
+
+
+def test_a_saved_policy_plays_as_the_learner_it_was_also_elsewhere(rush, tmp_path):
+    run = run_of(rush, steps=80, passes=6)
+    learner = new_learner(run)
+    train_learner(learner, run, tmp_path, progress_bar=False)
+    learner.chooser.margin_s = -200.0  # so that it departs from the planner
+    save_policy(tmp_path / "other.zip", learner, run)
+    chosen = episodes(rush.scenario, "test", 2, 0)
+    batch = play(rush, chosen, "test", decider(run, learner))
+    assert (batch.j_s != play(rush, chosen, "test", priced_plans(CONSTANTS, rush)).j_s).any()
+    policy = SavedPolicy(tmp_path / "other.zip")
+    for i, episode in enumerate(chosen):
+        assert run_episode(policy, rush, episode, "test").j_s == pytest.approx(batch.j_s[i], rel=1e-12)
+    shorter = prepare(rush.scenario.replace(**{"chain.slots": 5}))
+    run_episode(policy, shorter, episodes(shorter.scenario, "test", 1, 0)[0], "test")
+    assert SavedPolicy(tmp_path / "model.zip").name == "rollouts"
+
+
+def test_bad_hyper_parameters_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="explore = 2"):
+        dataclasses.replace(TINY, explore=2)
+    with pytest.raises(ValueError, match="num_envs = 3"):
+        dataclasses.replace(TINY, num_envs=3)
+    with pytest.raises(ValueError, match="candidates = 0"):
+        dataclasses.replace(TINY, candidates=0)
+    with pytest.raises(ValueError, match="gamma"):
+        checked({"gamma": 0.5}, "rollouts")
+    ran = command("train.py", "--algo", "rollouts", "--branch-epochs", "0", "--out", str(tmp_path / "run"))
+    assert ran.returncode == 2 and "branch_epochs = 0" in ran.stderr
+    ran = command("train.py", "--algo", "rollouts", "--tune", "2", "--out", str(tmp_path / "run"))
+    assert ran.returncode == 2 and "algo = 'rollouts'" in ran.stderr
+
+
+def test_problems_are_not_changed_by_making_candidates(rush):
+    sim = met(rush, 2, 3)
+    before = Problems._make(field.copy() for field in sim.problems)
+    CandidateMaker(rush.world, CONSTANTS).make(sim.problems)
+    for old, new in zip(before, sim.problems, strict=True):
+        np.testing.assert_array_equal(old, new)
