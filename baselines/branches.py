@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from baselines.batch import Plans, plan_priced
 from baselines.priced import Constants, prices
-from sat_env.pipeline import job_run, job_run_handle
+from sat_env.handles import Handle
+from sat_env.pipeline import job_run
 from sat_env.plan import Plan
 from sat_env.planning import solve_batch
 from sat_env.planning.costs import Costs, Prices
 from sat_env.planning.exact import make_workspace
-from sat_env.problem import Problems, empty_problems, problems_handle
+from sat_env.problem import Problems, empty_problems
 from sat_env.simulator import NO_PLAN, copy_arrays, step_worlds
-from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
-from sat_env.trace import Trace, trace_handle
-from sat_env.world import World, world_handle
+from sat_env.state import State, empty_outcome, empty_state
+from sat_env.trace import Trace
+from sat_env.world import World
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,12 +60,12 @@ class Branches:
         self.scratch = np.zeros((2, slots + 1), np.int64)
         self.workspace = make_workspace(slots, blocks, len(world.encode_entries_per_s))
         self.handles = (
-            world_handle(self.world),
-            trace_handle(self.trace),
-            state_handle(self.state),
-            problems_handle(self.problems),
-            outcome_handle(self.outcome),
-            job_run_handle(self.job),
+            Handle(self.world),
+            Handle(self.trace),
+            Handle(self.state),
+            Handle(self.problems),
+            Handle(self.outcome),
+            Handle(self.job),
         )
 
     def set_trace(self, trace: Trace) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from sat_env.kernels import kernel
 from sat_env.knowledge import downlink_share
 from sat_env.pipeline import COMPUTE_END
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
 
 
-@njit(cache=True)
+@kernel
 def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Turn a feasible plan into stages, and the servers between them, of `job`.
 
@@ -114,7 +113,7 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
     return stages, reload_bytes, error
 
 
-@njit(cache=True)
+@kernel
 def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job the primary route as it is now.
 
@@ -166,7 +165,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     return until
 
 
-@njit(cache=True)
+@kernel
 def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyped-def]
     """Execute a job that meets nothing, by the exact end points of the pipeline (see `planning.predict`).
 
@@ -200,7 +199,7 @@ def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyp
     return now + last if now + last <= until_s else math.inf
 
 
-@njit(cache=True)
+@kernel
 def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job its two routes, over all the epochs it may span."""
     epoch = state.epoch[b]
@@ -229,7 +228,7 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
                 job_links[s, q, x] = links[q, i, j, x]
 
 
-@njit(cache=True)
+@kernel
 def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book when an observer at the decision expects every stage and hop to be free: the nominal pipeline."""
     slots = world.chain.shape[1]
@@ -289,7 +288,7 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
 
 
-@njit(cache=True)
+@kernel
 def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
     epoch = state.epoch[b]
@@ -326,7 +325,7 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
     state.energy_j[b, 3] += drawn_j
 
 
-@njit(cache=True)
+@kernel
 def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
     """Book until when stages and links of the primary routes are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
@@ -358,7 +357,7 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
         boundary = stage_end[s]
 
 
-@njit(cache=True)
+@kernel
 def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     """Map a summed error to an accuracy drop by ``knots`` (2, m); the last slope goes on, to at most 1."""
     i = 1
@@ -368,7 +367,7 @@ def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     return min(1.0, knots[1, i - 1] + (error - knots[0, i - 1]) * slope)
 
 
-@njit(cache=True)
+@kernel
 def return_latency_s(problems, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Return the latency from the last stage that holds blocks back to slot 0, where the next token starts."""
     last = stages - 1

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from sat_env.energy import allowed_mode, battery_step
+from sat_env.kernels import kernel, small
 from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
 
 
-@njit(cache=True, inline="always")
+@small
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
     """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
     return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
 
 
-@njit(cache=True, inline="always")
+@small
 def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
@@ -35,7 +35,7 @@ def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # 
     return min(residual_outage_s(residual_s, step_s, now - expected_s), longest_s)
 
 
-@njit(cache=True)
+@kernel
 def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into `problems`."""
     epoch = state.epoch[b]
@@ -58,7 +58,7 @@ def describe(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
                 problems.load_bytes_per_s[b, k] = best
 
 
-@njit(cache=True)
+@kernel
 def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignore[no-untyped-def]
     """Write what is knowable of the slots and the ground."""
     # Fields are taken out of their handles once: each access counts references.
@@ -113,7 +113,7 @@ def describe_slots(world, trace, state, problems, b, epoch, now):  # type: ignor
     load_bytes_per_s[slots] = math.inf
 
 
-@njit(cache=True)
+@kernel
 def advance_battery(battery_j, battery_epoch, draw_j, ledger_j, light, power, epoch_s, v, node, epoch):  # type: ignore[no-untyped-def]
     """Bring the battery of satellite `v` up to the start of `epoch`; arrays are those of one world."""
     span = draw_j.shape[1]
@@ -130,7 +130,7 @@ def advance_battery(battery_j, battery_epoch, draw_j, ledger_j, light, power, ep
     battery_epoch[v] = max(battery_epoch[v], epoch)
 
 
-@njit(cache=True, inline="always")
+@small
 def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
@@ -149,7 +149,7 @@ def meet_resets(reset_s, reboot_s, resident, busy_s, expected_busy_s, known_s, v
     return left_s
 
 
-@njit(cache=True)
+@kernel
 def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
     now = t * world.epoch_s
@@ -222,7 +222,7 @@ def describe_hops(world, trace, state, problems, b, epoch, t):  # type: ignore[n
             seen_backup_bps[i, j] = backup_bps
 
 
-@njit(cache=True, inline="always")
+@small
 def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s, longest_s, now, seen):  # type: ignore[no-untyped-def]
     """Write what an observer sees of a link into ``seen[link]``.
 
@@ -247,7 +247,7 @@ def link_now(link, link_down_s, link_busy_s, expected_busy_s, residual_s, step_s
     seen[link, 1] = max(wait_s, busy_s)
 
 
-@njit(cache=True, inline="always")
+@small
 def route_now(links, q, i, j, seen):  # type: ignore[no-untyped-def]
     """Tell what an observer sees of route `q` from slot i to slot j; ``links`` (2, K, K+1, X) of the epoch.
 
@@ -278,7 +278,7 @@ def route_now(links, q, i, j, seen):  # type: ignore[no-untyped-def]
     return up_s >= 0.0, (up_s if up_s >= 0.0 else down_s), wait_s, count
 
 
-@njit(cache=True, inline="always")
+@small
 def downlink_share(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-untyped-def]
     """Return the share of the clear-sky rate a downlink gives: the fade of its slice, and rain on its way."""
     if rain_db <= 0.0:
@@ -288,7 +288,7 @@ def downlink_share(factor, rain_db, elevation_deg, range_km):  # type: ignore[no
     return factor * ka_rate_bps(elevation_deg, range_km, attenuation_db) / clear_bps
 
 
-@njit(cache=True)
+@kernel
 def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
     """Put in place of the true busy times of world `b` what an observer expects of them."""
     now = (state.epoch[b] - state.start[b]) * world.epoch_s

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.kernels import kernel, small
 from sat_env.problem import Problems
 from sat_env.world import World
 
@@ -91,12 +91,12 @@ def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np
     return flat
 
 
-@njit(cache=True, inline="always")
+@small
 def _unit(value):  # type: ignore[no-untyped-def]
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True)
+@kernel
 def encode_into(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
     """Write the observations of a batch of problems into ``flat`` (B, D), in the order of `layout`."""
     slots = problems.rate_bps.shape[1]

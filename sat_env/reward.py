@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from sat_env.kernels import kernel
 
 TERMS = ("latency", "drop", "bytes", "energy")
 
 
-@njit(cache=True)
+@kernel
 def reward_terms(world, outcome, b, terms):  # type: ignore[no-untyped-def]
     """Write the terms of the last job of world `b` into ``terms`` (4,), in the order of `TERMS`.
 
@@ -23,7 +23,7 @@ def reward_terms(world, outcome, b, terms):  # type: ignore[no-untyped-def]
     terms[3] = -weights[3] * outcome.energy_j[b] * 1e-3
 
 
-@njit(cache=True)
+@kernel
 def rewards(world, outcome, into):  # type: ignore[no-untyped-def]
     """Write the summed reward of every world's last job into ``into`` (B, 5): terms, then the sum."""
     for b in range(into.shape[0]):

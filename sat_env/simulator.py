@@ -11,7 +11,6 @@ import math
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from sat_env.execution import (
@@ -25,11 +24,13 @@ from sat_env.execution import (
     return_latency_s,
     run_calm,
 )
+from sat_env.handles import Handle
+from sat_env.kernels import kernel
 from sat_env.knowledge import advance_battery, describe, forget_future
-from sat_env.pipeline import job_run, job_run_handle, run
+from sat_env.pipeline import job_run, run
 from sat_env.plan import repair
-from sat_env.problem import PlanningProblem, Problems, empty_problems, planning_problem, problems_handle
-from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
+from sat_env.problem import PlanningProblem, Problems, empty_problems, planning_problem
+from sat_env.state import State, empty_outcome, empty_state
 from sat_env.trace import (
     INITIAL_INTERVALS,
     STREAM_LINKS,
@@ -40,10 +41,9 @@ from sat_env.trace import (
     redraw_links,
     redraw_rest,
     stream_key,
-    trace_handle,
     uniform,
 )
-from sat_env.world import Prepared, prepare, world_handle
+from sat_env.world import Prepared, prepare
 
 Ints = NDArray[np.int64]
 
@@ -52,7 +52,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 NO_PLAN = -1  # a first cut of this declines the job
 
 
-@njit(cache=True)
+@kernel
 def step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
     """Take one step of world `b` under the plan (cuts, levels).
 
@@ -150,7 +150,7 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     return over
 
 
-@njit(cache=True)
+@kernel
 def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
     """Put world `b` at the start of the episode whose trace was drawn, and describe its first problem."""
     start = trace.window[b] * world.episode_epochs
@@ -174,7 +174,7 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
     describe(world, trace, state, problems, b)
 
 
-@njit(cache=True)
+@kernel
 def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, levels, over):  # type: ignore[no-untyped-def]
     """Take one step of every world whose episode is not over."""
     for b in range(over.shape[0]):
@@ -182,7 +182,7 @@ def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, leve
             over[b] = step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b)
 
 
-@njit(cache=True)
+@kernel
 def begin_worlds(  # type: ignore[no-untyped-def]
     world,
     trace,
@@ -233,7 +233,7 @@ def begin_worlds(  # type: ignore[no-untyped-def]
     return outages, resets
 
 
-@njit(cache=True)
+@kernel
 def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
     """Return which of the split's windows an episode plays."""
     return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
@@ -319,12 +319,12 @@ class Simulator:
     def _point(self) -> None:
         """Make the handles the kernels take; again whenever an array is replaced."""
         self.handles = Handles(
-            world=world_handle(self.world),
-            trace=trace_handle(self.trace),
-            state=state_handle(self.state),
-            problems=problems_handle(self.problems),
-            outcome=outcome_handle(self.outcome),
-            job=job_run_handle(self.job),
+            world=Handle(self.world),
+            trace=Handle(self.trace),
+            state=Handle(self.state),
+            problems=Handle(self.problems),
+            outcome=Handle(self.outcome),
+            job=Handle(self.job),
         )
 
     def _empty_trace(self, outages: int, resets: int) -> Trace:

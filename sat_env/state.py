@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
 from sat_env.world import World
 
 Array = NDArray[np.float64]
@@ -33,9 +32,6 @@ class State(NamedTuple):
     energy_j: Array  # (B, 4) ledger since reset: stored in batteries, spilled, unserved, drawn by jobs
 
 
-state_handle = handle_maker(State)
-
-
 class Outcome(NamedTuple):
     """What came of the last job of each world."""
 
@@ -50,9 +46,6 @@ class Outcome(NamedTuple):
     reload_bytes: Array  # (B,)
     hop_bits: Array  # (B, K) put on the hop that leaves each slot
     slot_j: Array  # (B, K) drawn by the job on each slot: loading, computing, sending
-
-
-outcome_handle = handle_maker(Outcome)
 
 
 def empty_state(world: World, worlds: int) -> State:

@@ -12,10 +12,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
+from sat_env.kernels import kernel, small
 
 Array = NDArray[np.float64]
 
@@ -50,9 +49,6 @@ class Trace(NamedTuple):
     charge: Array  # (B, V) state of charge at the start, 0..1
 
 
-trace_handle = handle_maker(Trace)
-
-
 class TraceLaw(NamedTuple):
     """What the draws need of a scenario."""
 
@@ -77,7 +73,7 @@ class TraceLaw(NamedTuple):
     )
 
 
-@njit(cache=True, inline="always")
+@small
 def mix(value):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (SplitMix64 finaliser)."""
     value = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
@@ -86,33 +82,33 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True)
+@kernel
 def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
     """Return the key of one stream of one episode."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
 
 
-@njit(cache=True)
+@kernel
 def uniform(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return the `counter`-th uniform draw in (0, 1) of `subject`."""
     bits = mix(mix(key ^ np.uint64(subject)) ^ np.uint64(counter))
     return (float(bits >> np.uint64(12)) + 0.5) * (1.0 / 4503599627370496.0)  # 52 bits: never rounds to 1
 
 
-@njit(cache=True)
+@kernel
 def exponential(key, subject, counter, mean):  # type: ignore[no-untyped-def]
     """Return an exponential draw."""
     return -mean * math.log(uniform(key, subject, counter))
 
 
-@njit(cache=True)
+@kernel
 def normal(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return a standard normal draw (Box and Muller); uses counters 2c and 2c + 1."""
     radius = math.sqrt(-2.0 * math.log(uniform(key, subject, 2 * counter)))
     return radius * math.cos(2.0 * math.pi * uniform(key, subject, 2 * counter + 1))
 
 
-@njit(cache=True)
+@kernel
 def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     """Return a log-normal draw of mean 1; exactly 1 when `sigma` is 0."""
     if sigma == 0.0:
@@ -120,7 +116,7 @@ def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     return math.exp(sigma * normal(key, subject, counter) - 0.5 * sigma * sigma)
 
 
-@njit(cache=True)
+@kernel
 def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     """Draw the length of one outage; uses counters c and c + 1."""
     shape = uniform(key, subject, counter)
@@ -131,7 +127,7 @@ def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     return law.low_s - math.log1p(u * math.expm1(-law.body_rate_per_s * span)) / law.body_rate_per_s
 
 
-@njit(cache=True)
+@kernel
 def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
     """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
     longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
@@ -143,7 +139,7 @@ def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
         counter += 3
 
 
-@njit(cache=True)
+@kernel
 def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyped-def]
     """Draw the outages of one link over [0, horizon_s) into ``into`` (n, 2).
 
@@ -190,7 +186,7 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
     return count
 
 
-@njit(cache=True)
+@kernel
 def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[no-untyped-def]
     """Add the recorded outages of a link to the `count` drawn ones, in order and joined where they overlap.
 
@@ -226,7 +222,7 @@ def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[n
     return needed
 
 
-@njit(cache=True)
+@kernel
 def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
     """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
     lost = math.inf
@@ -237,14 +233,14 @@ def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore
     return lost
 
 
-@njit(cache=True)
+@kernel
 def fill(values, value):  # type: ignore[no-untyped-def]
     """Set all of a 1-D array; a slice assignment takes numba a second to compile."""
     for i in range(values.shape[0]):
         values[i] = value
 
 
-@njit(cache=True)
+@kernel
 def draw_world(  # type: ignore[no-untyped-def]
     seed, episode, b, window, trace, law, outages, links, link_ends, link_is_downlink, nodes, planes, anomaly
 ):
@@ -339,7 +335,7 @@ def draw_world(  # type: ignore[no-untyped-def]
     return needed, resets_needed
 
 
-@njit(cache=True)
+@kernel
 def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
     """Draw each station's attenuation (T + H, S): exp of a stationary Ornstein-Uhlenbeck process."""
     spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
@@ -351,7 +347,7 @@ def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
             rain_db[t, s] = math.exp(law.rain_log_mean[s] + law.rain_log_sigma[s] * x)
 
 
-@njit(cache=True)
+@kernel
 def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-untyped-def]
     """Draw a satellite's resets: a Poisson process, faster in the Anomaly (by thinning)."""
     count = 0
@@ -369,7 +365,7 @@ def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-un
     return count
 
 
-@njit(cache=True)
+@kernel
 def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, link_down_s):  # type: ignore[no-untyped-def]
     """Replace what ``link_down_s`` (W, n, 2) holds beyond `now` by a fresh draw, given what is seen now.
 
@@ -416,7 +412,7 @@ def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, lin
     return needed
 
 
-@njit(cache=True)
+@kernel
 def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no-untyped-def]
     """Replace the resets, losses, jobs and weather of world `b` beyond `now` (epoch `t`) by a fresh draw.
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
-from sat_env.handles import handle_maker
 from sat_env.network.ground import rain_parameters, rain_step
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
@@ -90,9 +89,6 @@ class World(NamedTuple):
     # faults
     outages: OutageLaw
     law: TraceLaw
-
-
-world_handle = handle_maker(World)
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,7 @@ def _world(
         boundary_entries=entries * per_request,
         encode_entries_per_s=np.array([v.encode_entries_per_s * payload.codec_speedup for v in chosen]),
         decode_entries_per_s=np.array([v.decode_entries_per_s * payload.codec_speedup for v in chosen]),
-        error=table.error_at(profile.n_blocks)[:, levels],
+        error=np.ascontiguousarray(table.error_at(profile.n_blocks)[:, levels]),
         error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
         drop_knots=np.array(table.drop_knots),
         tokens=jobs.generated_tokens if is_llm else 0.0,

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from sat_env.kernels import inner, kernel
 from sat_env.planning.costs import (
     F64,
     GROUND_ANY,
@@ -35,8 +36,6 @@ from sat_env.planning.costs import (
     Costs,
     Prices,
     costs_row,
-    inner,
-    kernel,
     make_canonical,
     neutral_prices,
     prices_row,

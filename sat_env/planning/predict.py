@@ -23,7 +23,8 @@ or slots of finite size, need the full recurrence of `sat_env.pipeline`.
 
 import numpy as np
 
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices, inner, kernel
+from sat_env.kernels import inner, kernel
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
 
 
 @inner
