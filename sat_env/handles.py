@@ -35,7 +35,7 @@ from numba.np.arrayobj import make_array, populate_array
 WORD = ir.IntType(64)
 
 
-class HandleType(types.Type):  # type: ignore[misc]
+class HandleType(types.Type):
     """Numba's type of the handles of one NamedTuple class: names and types of its fields."""
 
     def __init__(self, name: str, fields: tuple[tuple[str, types.Type], ...]) -> None:
@@ -48,7 +48,7 @@ class HandleType(types.Type):  # type: ignore[misc]
 
 
 class Handle:
-    """A NamedTuple of C-ordered arrays, scalars and such NamedTuples, for kernels."""
+    """A NamedTuple of C-ordered arrays, scalars, such NamedTuples and other handles, for kernels."""
 
     __slots__ = ("_numba_type_", "address", "fields", "words")
 
@@ -68,6 +68,8 @@ def _words(value: Any) -> bytes:
         return np.array([value.ctypes.data, *value.shape], np.int64).tobytes()
     if isinstance(value, tuple):
         return b"".join(map(_words, value))
+    if isinstance(value, Handle):
+        return np.array([value.address], np.int64).tobytes()
     return np.array([value], np.float64 if isinstance(value, float) else np.int64).tobytes()
 
 
@@ -104,13 +106,15 @@ def _load(context, builder, kind, words, place):
         return context.make_tuple(builder, kind, values)
     if isinstance(kind, types.Boolean):
         return builder.icmp_signed("!=", word(0), WORD(0))
+    if isinstance(kind, HandleType):
+        return builder.inttoptr(word(0), context.get_value_type(kind))
     if isinstance(kind, types.Float):
         return builder.bitcast(word(0), ir.DoubleType())
     return word(0)
 
 
 @register_model(HandleType)
-class HandleModel(models.OpaqueModel):  # type: ignore[misc]
+class HandleModel(models.OpaqueModel):
     """A handle is a pointer to its words."""
 
 
@@ -128,7 +132,7 @@ def _unbox_handle(kind, value, c):
 
 
 @infer_getattr
-class HandleFields(AttributeTemplate):  # type: ignore[misc]
+class HandleFields(AttributeTemplate):
     """``handle.field`` has the type of the field."""
 
     key = HandleType

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from numba import njit
 
-kernel = njit(cache=True, error_model="numpy")
+kernel = njit(cache=True, error_model="numpy", _nrt=False)
 """Compiles a function that is also called from Python."""
 
 inner = cast(Any, njit)(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -18,6 +18,6 @@ compile a second version.
 """
 
 small = cast(Any, njit)(
-    cache=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    cache=True, error_model="numpy", forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
 """Compiles an `inner` function that becomes part of every kernel that calls it."""

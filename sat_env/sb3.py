@@ -65,17 +65,19 @@ class SatVecEnv(VecEnv):
     def step_wait(self) -> Any:
         """Run one job in every world."""
         simulator = self.worlds.simulator
-        rewards = self.worlds.step(self._actions)[:, -1].astype(np.float32)
+        flat = self.worlds.step(self._actions)
+        rewards = self.worlds.terms[:, -1].astype(np.float32)
         self._returns += rewards
         self._lengths += 1
         dones = simulator.over.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
-            final = self.worlds.observe()
+            ended = np.flatnonzero(dones)
+            final = flat[ended]
             elapsed_s = time.monotonic() - self._started_s
-            for i in np.flatnonzero(dones):
+            for i, row in zip(ended, final, strict=True):
                 infos[i] = {
-                    "terminal_observation": observation.split(final[i], simulator.slots),
+                    "terminal_observation": observation.split(row, simulator.slots),
                     "TimeLimit.truncated": True,
                     "episode": {
                         "r": float(self._returns[i]),
@@ -86,8 +88,9 @@ class SatVecEnv(VecEnv):
                 }
             self._returns[dones] = 0.0
             self._lengths[dones] = 0
-            simulator.begin(np.flatnonzero(dones))
-        return observation.split(self.worlds.observe(), simulator.slots), rewards, dones, infos
+            simulator.begin(ended)
+            simulator.look(ended, flat)
+        return observation.split(flat, simulator.slots), rewards, dones, infos
 
     def episode_totals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return return and length so far of the running episodes (n,)."""

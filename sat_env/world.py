@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
+from sat_env.handles import Handle
 from sat_env.network.ground import rain_parameters, rain_step
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
@@ -45,6 +46,7 @@ class World(NamedTuple):
     route_rate_bps: Array  # (E, H, 2, K, K+1)
     route_latency_s: Array  # (E, 2, K, K+1)
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
+    epoch_links: NDArray[np.int32]  # (E, U) window-local links of all routes of the epoch, -1 padded
     route_station: Ints  # (E, 2, K, K+1) -1: not a ground route
     route_elevation_deg: Array  # (E, 2, K, K+1) of the exit at its station
     route_range_km: Array  # (E, 2, K, K+1) from the exit to its station
@@ -101,6 +103,11 @@ class Prepared:
     table: CompressionTable
     levels: tuple[str, ...]
     world: World
+
+    @functools.cached_property
+    def handle(self) -> Handle:
+        """`world` as the kernels take it."""
+        return Handle(self.world)
 
 
 @functools.lru_cache(maxsize=16)
@@ -211,6 +218,7 @@ def _world(
         route_rate_bps=np.ascontiguousarray(contacts.route_rate_bps, np.float64),
         route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
         route_links=links,
+        epoch_links=_epoch_links(links),
         route_station=contacts.route_station.astype(np.int64),
         route_elevation_deg=contacts.route_elevation_deg.astype(np.float64),
         route_range_km=contacts.route_range_km.astype(np.float64),
@@ -341,6 +349,11 @@ def _numbered(ids: NDArray[np.int32]) -> tuple[Ints, Ints]:
     rank[order] = np.arange(len(order))
     padding = int(used[0] < 0)
     return used[order][padding:].astype(np.int64), rank[inverse].reshape(ids.shape) - padding
+
+
+def _epoch_links(links: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return (E, U) the distinct links of each epoch's routes, -1 padded."""
+    return _padded([np.unique(row[row >= 0]).astype(np.int64) for row in links]).astype(np.int32)
 
 
 def _padded(rows: list[Ints]) -> Ints:
