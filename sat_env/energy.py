@@ -70,7 +70,8 @@ def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def
     if net_j >= 0.0:
         wanted = net_j * power.charge_efficiency
         stored = min(wanted, power.capacity_j - battery_j)
-        return battery_j + stored, stored, (wanted - stored) / power.charge_efficiency, 0.0
+        spilled = (wanted - stored) / power.charge_efficiency if stored < wanted else 0.0
+        return battery_j + stored, stored, spilled, 0.0
     wanted = -net_j / power.discharge_efficiency
     taken = min(wanted, battery_j)
     return battery_j - taken, -taken, 0.0, (wanted - taken) * power.discharge_efficiency

@@ -37,7 +37,7 @@ def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # 
 def describe(world, trace, state, b, problems, row, link_now_s):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into row `row` of `problems`.
 
-    ``link_now_s`` (W, 2) is work space.
+    ``link_now_s`` (U, 2) is work space: what is seen of the links of `World.epoch_links`.
     """
     describe_slots(world, trace, state, b, problems, row)
     describe_hops(world, trace, state, b, problems, row, link_now_s)
@@ -97,8 +97,8 @@ def describe_slots(world, trace, state, b, problems, row):  # type: ignore[no-un
             expected_wait_s(residual_s, step_s, world.deadline_s, now, busy_s[v], expected_busy_s[v]),
         )
         problems.charge[row, k] = battery_j[v] / power.capacity_j if power.enabled else 1.0
-        problems.light[row, k] = world.light[epoch, node]
-        problems.light_ahead[row, k] = world.light_ahead[epoch, node]
+        problems.light[row, k] = world.slot_light[epoch, k]
+        problems.light_ahead[row, k] = world.slot_light_ahead[epoch, k]
         problems.resident[row, k, 0] = resident[v, 0]
         problems.resident[row, k, 1] = resident[v, 1]
         problems.load_bytes_per_s[row, k] = world.storage_bytes_per_s
@@ -164,33 +164,34 @@ def describe_hops(world, trace, state, b, problems, row, link_now_s):  # type: i
     t = epoch - state.start[b]
     now = t * world.epoch_s
     route_bps, latency_s = world.route_rate_bps[epoch, 0], world.route_latency_s[epoch]
-    links, station = world.route_links[epoch], world.route_station[epoch]
+    places, station = world.route_places[epoch], world.route_station[epoch]
     rate_bps, seen_latency_s = problems.rate_bps[row], problems.latency_s[row]
     release_s, primary_up = problems.release_s[row], problems.primary_up[row]
     state_age_s, seen_backup_bps = problems.state_age_s[row], problems.backup_bps[row]
     route_hops = problems.route_hops[row]
-    slots = links.shape[1]
+    has_backups = world.has_backups[epoch]
+    slots = places.shape[1]
     # Routes share links: each is looked at once.
     any_busy = state.links_free_s[b] > now
     for n in range(world.epoch_links.shape[1]):
         link = world.epoch_links[epoch, n]
         if link < 0:
             break
-        look_at_link(world, trace, state, b, link, now, any_busy, link_now_s)
+        look_at_link(world, trace, state, b, link, now, any_busy, link_now_s[n])
     for i in range(slots):
         for j in range(i + 1, slots + 1):
             primary_bps = route_bps[0, i, j]
             if station[0, i, j] >= 0:
                 primary_bps *= downlink_share(world, trace, b, epoch, t, 0, i, j)
-            up, age, wait, count = route_now(links, 0, i, j, link_now_s)
-            backup_bps = route_bps[1, i, j]
+            up, age, wait, count = route_now(places[0, i, j], link_now_s)
+            backup_bps = 0.0
             takes_backup = False
-            if backup_bps > 0.0:
-                if station[1, i, j] >= 0:
-                    backup_bps *= downlink_share(world, trace, b, epoch, t, 1, i, j)
-                backup_up, _, backup_wait, _ = route_now(links, 1, i, j, link_now_s)
-                if not backup_up:
-                    backup_bps = 0.0
+            if has_backups and route_bps[1, i, j] > 0.0:
+                backup_up, _, backup_wait, _ = route_now(places[1, i, j], link_now_s)
+                if backup_up:
+                    backup_bps = route_bps[1, i, j]
+                    if station[1, i, j] >= 0:
+                        backup_bps *= downlink_share(world, trace, b, epoch, t, 1, i, j)
                 takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
                 if takes_backup:
                     noticed = 0.0 if primary_bps <= 0.0 else max(0.0, world.detect_s - age)
@@ -205,8 +206,8 @@ def describe_hops(world, trace, state, b, problems, row, link_now_s):  # type: i
 
 
 @small
-def look_at_link(world, trace, state, b, link, now, any_busy, link_now_s):  # type: ignore[no-untyped-def]
-    """Write what an observer sees of a link into ``link_now_s[link]``.
+def look_at_link(world, trace, state, b, link, now, any_busy, seen_s):  # type: ignore[no-untyped-def]
+    """Write what an observer sees of a link into ``seen_s`` (2,).
 
     That is the time it has been up (below 0: down for that long), and the expected time until it is up and
     free.
@@ -228,13 +229,13 @@ def look_at_link(world, trace, state, b, link, now, any_busy, link_now_s):  # ty
     if any_busy:
         busy_s, expected_s = state.link_busy_s[b, link], state.expected_link_busy_s[b, link]
         wait_s = max(wait_s, expected_wait_s(residual_s, step_s, world.deadline_s, now, busy_s, expected_s))
-    link_now_s[link, 0] = since_s
-    link_now_s[link, 1] = wait_s
+    seen_s[0] = since_s
+    seen_s[1] = wait_s
 
 
 @small
-def route_now(links, q, i, j, link_now_s):  # type: ignore[no-untyped-def]
-    """Tell what an observer sees of route `q` from slot i to slot j; ``links`` (2, K, K+1, X) of the epoch.
+def route_now(places, link_now_s):  # type: ignore[no-untyped-def]
+    """Tell what an observer sees of a route whose links stand at ``places`` (X,) of ``link_now_s``.
 
     Returns
     -------
@@ -247,20 +248,14 @@ def route_now(links, q, i, j, link_now_s):  # type: ignore[no-untyped-def]
         Links of the route.
     """
     up_s = math.inf
-    down_s = 0.0
     wait_s = 0.0
     count = 0
-    for x in range(links.shape[3]):
-        link = links[q, i, j, x]
-        if link < 0:
-            break
+    while count < places.shape[0] and places[count] >= 0:
+        up_s = min(up_s, link_now_s[places[count], 0])
+        wait_s = max(wait_s, link_now_s[places[count], 1])
         count += 1
-        since_s = link_now_s[link, 0]
-        if since_s < 0.0:
-            down_s = max(down_s, -since_s)
-        up_s = min(up_s, since_s)
-        wait_s = max(wait_s, link_now_s[link, 1])
-    return up_s >= 0.0, (up_s if up_s >= 0.0 else down_s), wait_s, count
+    # Down for longer is further below 0: the least of both is what counts.
+    return up_s >= 0.0, abs(up_s), wait_s, count
 
 
 @small

@@ -25,7 +25,7 @@ from sat_env.execution import (
     run_calm,
 )
 from sat_env.handles import Handle
-from sat_env.kernels import kernel
+from sat_env.kernels import kernel, prefetch
 from sat_env.knowledge import (
     advance_battery,
     describe,
@@ -60,6 +60,7 @@ Ints = NDArray[np.int64]
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 NO_PLAN = -1  # a first cut of this declines the job
+AHEAD = 3  # worlds between the one that is stepped and the one that is fetched
 
 
 class Scratch(NamedTuple):
@@ -69,7 +70,7 @@ class Scratch(NamedTuple):
     here: Any  # handle of Problems of one world: the decision
     stage_slot: Ints  # (K+1,) slot of each stage in use
     stage_end: Ints  # (K+1,) block each stage ends before
-    link_now_s: Array  # (W, 2) see `knowledge.look_at_link`
+    link_now_s: Array  # (U, 2) see `knowledge.look_at_link`
 
 
 @kernel
@@ -193,6 +194,35 @@ def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def fetch_ahead(world, trace, state, b):  # type: ignore[no-untyped-def]
+    """Have what the next step of world `b` reads brought into the cache: worlds lie far apart in memory."""
+    epoch = state.epoch[b]
+    if epoch >= state.start[b] + world.episode_epochs:
+        return
+    for k in range(0, world.chain.shape[1], 2):  # neighbours on the chain share lines of the cache
+        v = world.chain[epoch, k]
+        prefetch(state.battery_j, (b, v))
+        prefetch(state.battery_epoch, (b, v))
+        prefetch(state.draw_j, (b, v, 0))
+        prefetch(state.resident, (b, v, 0))
+        prefetch(state.busy_s, (b, v))
+        prefetch(state.expected_busy_s, (b, v))
+        prefetch(state.resets_known_s, (b, v))
+        prefetch(trace.lost_s, (b, v))
+        prefetch(trace.reset_s, (b, v, 0))
+    for n in range(world.epoch_links.shape[1]):
+        link = world.epoch_links[epoch, n]
+        if link < 0:
+            break
+        prefetch(trace.link_down_s, (b, link, 0, 0))
+    t = epoch - state.start[b]
+    prefetch(trace.items, (b, t))
+    prefetch(trace.content, (b, t))
+    prefetch(trace.downlink_factor, (b, t, 0))
+    prefetch(state.previous_cuts, (b, 0))
+
+
+@kernel
 def play_worlds(  # type: ignore[no-untyped-def]
     world,
     trace,
@@ -230,6 +260,8 @@ def play_worlds(  # type: ignore[no-untyped-def]
     """
     for n in range(which.shape[0]):
         b = which[n]
+        if n + AHEAD < which.shape[0]:
+            fetch_ahead(world, trace, state, which[n + AHEAD])
         moved = moves[b] and not over[b]
         if moved:
             over[b] = step_world(world, trace, state, problems, described, outcome, scratch, cuts, levels, b)
@@ -283,6 +315,7 @@ def begin_worlds(  # type: ignore[no-untyped-def]
             world.window_nodes[window],
             planes,
             anomaly[first : first + world.episode_epochs],
+            world.window_downlinks[window],
         )
         outages = max(outages, found[0])
         resets = max(resets, found[1])
@@ -293,9 +326,11 @@ def begin_worlds(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
-    """Return which of the split's windows an episode plays."""
-    return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
+def draw_windows(which, seeds, episodes, first, count, windows):  # type: ignore[no-untyped-def]
+    """Write which of the split's `count` windows, from `first` on, the next episodes of `which` play."""
+    for i in range(which.shape[0]):
+        b = which[i]
+        windows[b] = first + int(uniform(stream_key(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
 
 
 def split_windows(windows: int, split: Split) -> range:
@@ -321,7 +356,7 @@ def make_scratch(world: World, job: JobRun) -> Scratch:
         here=Handle(empty_problems(1, slots)),
         stage_slot=np.zeros(slots + 1, np.int64),
         stage_end=np.zeros(slots + 1, np.int64),
-        link_now_s=np.zeros((world.window_links.shape[1], 2)),
+        link_now_s=np.zeros((world.epoch_links.shape[1], 2)),
     )
 
 
@@ -461,9 +496,7 @@ class Simulator:
             self.episodes[which] = 0
         chosen = np.array(self.trace.window)
         if windows is None:
-            for b in which:
-                drawn = draw_window(self.seeds[b], self.episodes[b], len(self.windows))
-                chosen[b] = self.windows[drawn]
+            draw_windows(which, self.seeds, self.episodes, self.windows.start, len(self.windows), chosen)
         else:
             for window in np.atleast_1d(windows):
                 if window not in self.windows:
@@ -639,7 +672,10 @@ class Simulator:
                     horizon_s,
                     copy.trace.link_down_s[b],
                 )
-                resets = redraw_rest(law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b)
+                fresh = np.empty(copy.trace.reset_s.shape[2] + 8)
+                resets = redraw_rest(
+                    law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b, fresh
+                )
                 if intervals <= copy.trace.link_down_s.shape[2] and resets <= copy.trace.reset_s.shape[2]:
                     break
                 copy._grow_trace(intervals, resets)

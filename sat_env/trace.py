@@ -44,8 +44,8 @@ class Trace(NamedTuple):
     lost_s: Array  # (B, V) when a satellite is lost for good, inf: never
     items: Array  # (B, T) images or requests released at each epoch
     content: Array  # (B, T) content complexity of each job, mean 1
-    downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate each station's slice gives
-    rain_db: Array  # (B, T + H, S) attenuation at 45 deg elevation, 0 without rain
+    downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate a station's slice gives; 1: not met
+    rain_db: Array  # (B, T + H, S) attenuation at 45 deg elevation; zeros, never written, without rain
     charge: Array  # (B, V) state of charge at the start, 0..1
 
 
@@ -242,7 +242,20 @@ def fill(values, value):  # type: ignore[no-untyped-def]
 
 @kernel
 def draw_world(  # type: ignore[no-untyped-def]
-    seed, episode, b, window, trace, law, outages, links, link_ends, link_is_downlink, nodes, planes, anomaly
+    seed,
+    episode,
+    b,
+    window,
+    trace,
+    law,
+    outages,
+    links,
+    link_ends,
+    link_is_downlink,
+    nodes,
+    planes,
+    anomaly,
+    downlinks,
 ):
     """Draw the whole trace of world `b`.
 
@@ -253,6 +266,8 @@ def draw_world(  # type: ignore[no-untyped-def]
         do not depend on which window-local place an id has.
     anomaly : (T, N) bool
         Whether each of all N satellites is in the South Atlantic Anomaly during the epoch.
+    downlinks : (T + H, S) bool
+        Whether a job may meet a station's downlink in an epoch: only there is its fade drawn, which is slow.
 
     Returns
     -------
@@ -271,10 +286,11 @@ def draw_world(  # type: ignore[no-untyped-def]
     key = stream_key(seed, episode, STREAM_LINKS)
     needed = 0
     for w in range(links.shape[0]):
-        for n in range(trace.link_down_s.shape[2]):
-            trace.link_down_s[b, w, n, 0] = math.inf
-            trace.link_down_s[b, w, n, 1] = math.inf
         link = links[w]
+        if link < 0 or link_is_downlink[link]:
+            for n in range(trace.link_down_s.shape[2]):
+                trace.link_down_s[b, w, n, 0] = math.inf
+                trace.link_down_s[b, w, n, 1] = math.inf
         if link < 0:
             continue
         lost = math.inf
@@ -320,10 +336,9 @@ def draw_world(  # type: ignore[no-untyped-def]
         trace.content[b, t] = log_normal(key, 0, t, law.content_sigma)
 
     key = stream_key(seed, episode, STREAM_WEATHER)
-    for s in range(trace.downlink_factor.shape[2]):
-        for t in range(trace.downlink_factor.shape[1]):
-            trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma)
-            trace.rain_db[b, t, s] = 0.0
+    for t in range(trace.downlink_factor.shape[1]):
+        for s in range(trace.downlink_factor.shape[2]):
+            trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma) if downlinks[t, s] else 1.0
     if law.rain:
         draw_rain(stream_key(seed, episode, STREAM_RAIN), law, trace.rain_db[b])
 
@@ -413,9 +428,10 @@ def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, lin
 
 
 @kernel
-def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no-untyped-def]
+def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ignore[no-untyped-def]
     """Replace the resets, losses, jobs and weather of world `b` beyond `now` (epoch `t`) by a fresh draw.
 
+    ``fresh`` (m + 8,) is work space for the m resets a satellite of the trace has room for.
     Returns the resets a satellite needs room for.
     """
     horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
@@ -428,7 +444,7 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no
         while count < trace.reset_s.shape[2] and trace.reset_s[b, v, count] <= now:
             count += 1
         if nodes[v] >= 0 and law.reset_mtbf_s > 0.0:
-            fresh = np.full(trace.reset_s.shape[2] + 8, math.inf)
+            fill(fresh, math.inf)
             draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
             for i in range(fresh.shape[0]):
                 if now < fresh[i] < math.inf:
