@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.kernels import kernel
+from sat_env.kernels import kernel, part
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE
 from sat_env.world import World
 
@@ -97,7 +97,7 @@ def decode(
         raise ValueError(f"action = {actions[bad].tolist()}: must be {allowed}")
 
 
-@kernel
+@part
 def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
     last = cuts.shape[0] - 1
     if ground_hosts == GROUND_NONE:

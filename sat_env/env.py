@@ -60,16 +60,26 @@ class Worlds:
         self.simulator.look(self._all, flat)
         return flat
 
-    def step(self, actions: NDArray[Any], moves: NDArray[np.bool_] | None = None) -> Flat:
-        """Decode and take one action a world, where it moves (default all); return fresh observations (n, D).
+    def step(self, actions: NDArray[Any], resting: NDArray[np.bool_] | None = None) -> Flat:
+        """Take one action a world, or begin an episode in those that rest; return fresh observations (n, D).
 
         The reward's terms and their sum are then in `terms` (n, 5).
         """
         simulator = self.simulator
-        cuts, levels = simulator.cuts, simulator.plan_levels
-        encodings.decode(simulator.world, self.action, actions, simulator.state.previous_cuts, cuts, levels)
+        encodings.decode(
+            simulator.world,
+            self.action,
+            actions,
+            simulator.state.previous_cuts,
+            simulator.cuts,
+            simulator.plan_levels,
+        )
+        moves = self._every
+        if resting is not None and resting.any():
+            simulator.begin(np.flatnonzero(resting))
+            moves = ~resting
         flat = np.empty((simulator.worlds, self._size), np.float32)
-        self.terms = simulator.play(self._every if moves is None else moves, flat)
+        self.terms = simulator.play(moves, flat)
         return flat
 
 
@@ -312,9 +322,7 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         infos: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             resting = simulator.over.copy()
-            if resting.any():
-                simulator.begin(np.flatnonzero(resting))
-            flat = self.worlds.step(actions, ~resting)
+            flat = self.worlds.step(actions, resting)
             truncated = simulator.over.copy()
             reward = np.where(resting, 0.0, self.worlds.terms[:, -1])
             self._add_step_info(infos, ~resting)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from sat_env.kernels import kernel, small
+from sat_env.kernels import part, small
 from sat_env.knowledge import downlink_share
 from sat_env.pipeline import COMPUTE_END
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
 
 
-@kernel
+@part
 def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Turn a feasible plan into stages, and the servers between them, of `job`.
 
@@ -113,7 +113,7 @@ def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slo
     return stages, reload_bytes, error
 
 
-@kernel
+@part
 def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job the primary route as it is now.
 
@@ -163,7 +163,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     return until
 
 
-@kernel
+@part
 def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyped-def]
     """Execute a job that meets nothing, by the exact end points of the pipeline (see `planning.predict`).
 
@@ -197,7 +197,7 @@ def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyp
     return now + last if now + last <= until_s else math.inf
 
 
-@kernel
+@part
 def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job its two routes, over all the epochs it may span."""
     epoch = state.epoch[b]
@@ -219,7 +219,7 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
                 job_links[s, q, x] = links[q, i, j, x]
 
 
-@kernel
+@part
 def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book when an observer at the decision expects every stage and hop to be free: the nominal pipeline."""
     slots = world.chain.shape[1]
@@ -279,7 +279,7 @@ def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end): 
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
 
 
-@kernel
+@part
 def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
     epoch = state.epoch[b]
@@ -326,7 +326,7 @@ def links_of_route(links):  # type: ignore[no-untyped-def]
     return count
 
 
-@kernel
+@part
 def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
     """Book until when stages and links of the primary routes are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
@@ -359,7 +359,7 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
         boundary = stage_end[s]
 
 
-@kernel
+@part
 def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     """Map a summed error to an accuracy drop by ``knots`` (2, m); the last slope goes on, to at most 1."""
     i = 1
@@ -369,7 +369,7 @@ def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     return min(1.0, knots[1, i - 1] + (error - knots[0, i - 1]) * slope)
 
 
-@kernel
+@part
 def return_latency_s(problems, row, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Return the latency from the last stage that holds blocks back to slot 0, where the next token starts."""
     last = stages - 1

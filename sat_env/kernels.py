@@ -13,27 +13,33 @@ from numba.np.arrayobj import make_array
 
 _compile = cast(Any, njit)
 
-kernel = _compile(cache=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True)
+_plain = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+kernel = _compile(**_plain, _nrt=False)
 """Compiles a function that is also called from Python, and allocates nothing: numba then counts no references
 to the arrays it reads, which took a third of a step."""
 
-inner = _compile(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compiles a function that only kernels call: a way in from Python is long to compile for tuples of many
-arrays.
+part = _compile(**_plain, _nrt=False, no_cpython_wrapper=True)
+"""Compiles such a function that only kernels call: a way in from Python takes long to compile (and calling
+it from there ends the interpreter)."""
 
-For the same reason kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would
-compile a second version.
+
+def signed(signature: str) -> Any:
+    """Return a decorator as `kernel` for one signature, to which arguments are cast: literals make no versions."""
+    return _compile(signature, **_plain, _nrt=False)
+
+
+small = _compile(**_plain, _nrt=False, no_cpython_wrapper=True, forceinline=True)
+"""Compiles a `part` that is made one with every kernel that calls it."""
+
+allocating_kernel = _compile(**_plain)
+"""Compiles a function that is also called from Python."""
+
+inner = _compile(**_plain, no_cpython_wrapper=True)
+"""Compiles a function that only an `allocating_kernel` calls.
+
+Kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would compile a second version.
 """
-
-small = _compile(
-    cache=True,
-    error_model="numpy",
-    _nrt=False,
-    forceinline=True,
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-)
-"""Compiles such a function that becomes part of every kernel that calls it."""
 
 
 @cast(Any, intrinsic)

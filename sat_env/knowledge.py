@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from sat_env.energy import allowed_mode, battery_step
-from sat_env.kernels import kernel, small
+from sat_env.kernels import kernel, part, small
 from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
 
 
@@ -33,7 +33,7 @@ def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # 
     return min(residual_outage_s(residual_s, step_s, now - expected_s), longest_s)
 
 
-@kernel
+@part
 def describe(world, trace, state, b, problems, row, link_now_s):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into row `row` of `problems`.
 
@@ -58,7 +58,7 @@ def describe_worlds(world, trace, state, problems, over, link_now_s):  # type: i
             describe(world, trace, state, b, problems, b, link_now_s)
 
 
-@kernel
+@part
 def describe_slots(world, trace, state, b, problems, row):  # type: ignore[no-untyped-def]
     """Write what is knowable of the job, the slots and the ground."""
     epoch = state.epoch[b]
@@ -114,7 +114,7 @@ def describe_slots(world, trace, state, b, problems, row):  # type: ignore[no-un
     problems.load_bytes_per_s[row, slots] = math.inf
 
 
-@kernel
+@part
 def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
     """Bring the battery of satellite `v` of world `b` up to the start of `epoch`."""
     power, epoch_s = world.power, world.epoch_s
@@ -157,7 +157,7 @@ def meet_resets(world, trace, state, b, v, now):  # type: ignore[no-untyped-def]
     return left_s
 
 
-@kernel
+@part
 def describe_hops(world, trace, state, b, problems, row, link_now_s):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
     epoch = state.epoch[b]
@@ -272,7 +272,7 @@ def downlink_share(world, trace, b, epoch, t, q, i, j):  # type: ignore[no-untyp
     return rained_on(factor, trace.rain_db[b, t, station], elevation_deg, range_km)
 
 
-@kernel
+@part
 def rained_on(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-untyped-def]
     """Return what rain of `rain_db` at 45 degrees leaves of a downlink's share of its clear-sky rate."""
     if rain_db <= 0.0:

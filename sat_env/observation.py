@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sat_env.handles import Handle
-from sat_env.kernels import kernel, small
+from sat_env.kernels import kernel, part, small
 from sat_env.problem import Problems
 from sat_env.world import World
 
@@ -97,7 +97,7 @@ def _unit(value):  # type: ignore[no-untyped-def]
     return min(max(value, 0.0), 1.0)
 
 
-@kernel
+@part
 def encode_row(world, problems, b, forecast_epochs, out):  # type: ignore[no-untyped-def]
     """Write the observation of row `b` of a batch of problems into ``out`` (D,), in the order of `layout`."""
     slots = problems.rate_bps.shape[1]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sat_env.handles import Handle
-from sat_env.kernels import kernel
+from sat_env.kernels import kernel, part
 from sat_env.planning.costs import Costs, costs_from_arrays
 from sat_env.world import World
 
@@ -199,7 +199,7 @@ def tabulate(world: World, problems: Problems) -> Costs:
     return batch
 
 
-@kernel
+@part
 def block_seconds(flops, weight_bytes, items, flops_per_s, bandwidth):  # type: ignore[no-untyped-def]
     """Return the time of one block on one micro-batch: the longer of arithmetic and reading the weights."""
     if flops_per_s <= 0.0:

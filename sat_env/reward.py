@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from sat_env.kernels import kernel
+from sat_env.kernels import part
 
 TERMS = ("latency", "drop", "bytes", "energy")
 
 
-@kernel
+@part
 def reward_terms(world, outcome, b, terms):  # type: ignore[no-untyped-def]
     """Write the terms of the last job of world `b` into ``terms`` (5,): in the order of `TERMS`, then their sum.
 

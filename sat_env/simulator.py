@@ -25,7 +25,7 @@ from sat_env.execution import (
     run_calm,
 )
 from sat_env.handles import Handle
-from sat_env.kernels import kernel, prefetch
+from sat_env.kernels import kernel, part, prefetch
 from sat_env.knowledge import (
     advance_battery,
     describe,
@@ -73,7 +73,7 @@ class Scratch(NamedTuple):
     link_now_s: Array  # (U, 2) see `knowledge.look_at_link`
 
 
-@kernel
+@part
 def step_world(world, trace, state, problems, described, outcome, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
     """Take one step of world `b` under the plan (cuts, levels); the outcome of the job goes to `outcome`.
 
@@ -169,7 +169,7 @@ def step_world(world, trace, state, problems, described, outcome, scratch, cuts,
     return over
 
 
-@kernel
+@part
 def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
     """Put world `b` at the start of the episode whose trace was drawn."""
     start = trace.window[b] * world.episode_epochs
@@ -193,7 +193,7 @@ def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
     fill(state.previous_levels[b], 0)
 
 
-@kernel
+@part
 def fetch_ahead(world, trace, state, b):  # type: ignore[no-untyped-def]
     """Have what the next step of world `b` reads brought into the cache: worlds lie far apart in memory."""
     epoch = state.epoch[b]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.kernels import kernel, small
+from sat_env.kernels import kernel, part, signed, small
 
 Array = NDArray[np.float64]
 
@@ -82,33 +82,33 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@kernel
+@signed("uint64(uint64,int64,int64)")
 def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
     """Return the key of one stream of one episode."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
 
 
-@kernel
+@signed("float64(uint64,int64,int64)")
 def uniform(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return the `counter`-th uniform draw in (0, 1) of `subject`."""
     bits = mix(mix(key ^ np.uint64(subject)) ^ np.uint64(counter))
     return (float(bits >> np.uint64(12)) + 0.5) * (1.0 / 4503599627370496.0)  # 52 bits: never rounds to 1
 
 
-@kernel
+@signed("float64(uint64,int64,int64,float64)")
 def exponential(key, subject, counter, mean):  # type: ignore[no-untyped-def]
     """Return an exponential draw."""
     return -mean * math.log(uniform(key, subject, counter))
 
 
-@kernel
+@signed("float64(uint64,int64,int64)")
 def normal(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return a standard normal draw (Box and Muller); uses counters 2c and 2c + 1."""
     radius = math.sqrt(-2.0 * math.log(uniform(key, subject, 2 * counter)))
     return radius * math.cos(2.0 * math.pi * uniform(key, subject, 2 * counter + 1))
 
 
-@kernel
+@signed("float64(uint64,int64,int64,float64)")
 def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     """Return a log-normal draw of mean 1; exactly 1 when `sigma` is 0."""
     if sigma == 0.0:
@@ -127,7 +127,7 @@ def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     return law.low_s - math.log1p(u * math.expm1(-law.body_rate_per_s * span)) / law.body_rate_per_s
 
 
-@kernel
+@part
 def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
     """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
     longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
@@ -139,7 +139,7 @@ def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
         counter += 3
 
 
-@kernel
+@part
 def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyped-def]
     """Draw the outages of one link over [0, horizon_s) into ``into`` (n, 2).
 
@@ -186,7 +186,7 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
     return count
 
 
-@kernel
+@part
 def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[no-untyped-def]
     """Add the recorded outages of a link to the `count` drawn ones, in order and joined where they overlap.
 
@@ -222,7 +222,7 @@ def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[n
     return needed
 
 
-@kernel
+@part
 def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
     """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
     lost = math.inf
@@ -233,7 +233,7 @@ def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore
     return lost
 
 
-@kernel
+@part
 def fill(values, value):  # type: ignore[no-untyped-def]
     """Set all of a 1-D array; a slice assignment takes numba a second to compile."""
     for i in range(values.shape[0]):
@@ -350,7 +350,7 @@ def draw_world(  # type: ignore[no-untyped-def]
     return needed, resets_needed
 
 
-@kernel
+@part
 def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
     """Draw each station's attenuation (T + H, S): exp of a stationary Ornstein-Uhlenbeck process."""
     spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
@@ -362,7 +362,7 @@ def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
             rain_db[t, s] = math.exp(law.rain_log_mean[s] + law.rain_log_sigma[s] * x)
 
 
-@kernel
+@part
 def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-untyped-def]
     """Draw a satellite's resets: a Poisson process, faster in the Anomaly (by thinning)."""
     count = 0

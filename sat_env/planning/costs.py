@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sat_env.kernels import inner, kernel
+from sat_env.kernels import allocating_kernel, inner
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -265,7 +265,7 @@ def prices_row(prices: Any, b: int) -> Prices:
     )
 
 
-@kernel
+@allocating_kernel
 def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
     """Set to 0, in place, every level that has no effect."""
     start = 0

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from sat_env.kernels import inner, kernel
+from sat_env.kernels import allocating_kernel, inner
 from sat_env.planning.costs import (
     F64,
     GROUND_ANY,
@@ -197,7 +197,7 @@ def solve(costs: Costs, prices: Prices | None = None, workspace: Workspace | Non
     return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, int(expansions[0]))
 
 
-@kernel
+@allocating_kernel
 def search_each(
     costs: Costs, prices: Prices, ws: Workspace, plans: I64, outcomes: F64, expansions: I64
 ) -> None:

@@ -23,7 +23,7 @@ or slots of finite size, need the full recurrence of `sat_env.pipeline`.
 
 import numpy as np
 
-from sat_env.kernels import inner, kernel
+from sat_env.kernels import allocating_kernel, inner
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
 
 
@@ -50,7 +50,7 @@ def token_ratio(costs: Costs, boundary: int, level: int) -> float:
     return costs.token_bytes[boundary, level] / whole if whole > 0.0 else 0.0
 
 
-@kernel
+@allocating_kernel
 def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
     """Error of a plan: the sum over the activations that leave a slot."""
     total = 0.0
@@ -149,7 +149,7 @@ def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     return total + prices.bottleneck * busiest_s
 
 
-@kernel
+@allocating_kernel
 def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     """Predicted makespan of a plan.
 
@@ -176,7 +176,7 @@ def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     return span_s
 
 
-@kernel
+@allocating_kernel
 def objective(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     """Return what planners minimise: makespan (loads weighed) plus price terms; inf as in `predict`."""
     span_s = makespan(costs, prices.load_weight, cuts, levels)
