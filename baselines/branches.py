@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from baselines.batch import Plans, plan_priced
 from baselines.priced import Constants, prices
-from sat_env.pipeline import job_run, job_run_handle
+from sat_env.handles import Handle
+from sat_env.knowledge import describe_worlds
 from sat_env.plan import Plan
 from sat_env.planning import solve_batch
 from sat_env.planning.costs import Costs, Prices
 from sat_env.planning.exact import make_workspace
-from sat_env.problem import Problems, empty_problems, problems_handle
-from sat_env.simulator import NO_PLAN, copy_arrays, step_worlds
-from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
-from sat_env.trace import Trace, trace_handle
-from sat_env.world import World, world_handle
+from sat_env.problem import Problems, empty_problems
+from sat_env.reward import TERMS
+from sat_env.simulator import NO_PLAN, Handles, copy_arrays, job_for, make_scratch, play_worlds
+from sat_env.state import State, empty_outcome, empty_state
+from sat_env.trace import Trace
+from sat_env.world import World
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,23 +50,24 @@ class Branches:
 
     def __init__(self, world: World, trace: Trace, branches: int, follow: Constants) -> None:
         slots, blocks = world.chain.shape[1], len(world.block_flops)
-        span, resets = world.route_rate_bps.shape[1], trace.reset_s.shape[2]
         self.world = world
         self.follow = follow
         self.trace = Trace._make(np.repeat(field, branches, axis=0) for field in trace)
         self.state = empty_state(world, branches)
         self.problems = empty_problems(branches, slots)
         self.outcome = empty_outcome(branches, slots)
-        self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], resets)
-        self.scratch = np.zeros((2, slots + 1), np.int64)
+        self.job = job_for(world, self.trace)
+        self.scratch = make_scratch(world, self.job)
+        self._terms = np.zeros((branches, len(TERMS) + 1))
+        self._unseen = np.zeros((0, 0), np.float32)
         self.workspace = make_workspace(slots, blocks, len(world.encode_entries_per_s))
-        self.handles = (
-            world_handle(self.world),
-            trace_handle(self.trace),
-            state_handle(self.state),
-            problems_handle(self.problems),
-            outcome_handle(self.outcome),
-            job_run_handle(self.job),
+        self.handles = Handles(
+            world=Handle(self.world),
+            trace=Handle(self.trace),
+            state=Handle(self.state),
+            problems=Handle(self.problems),
+            outcome=Handle(self.outcome),
+            scratch=Handle(self.scratch),
         )
 
     def set_trace(self, trace: Trace) -> None:
@@ -106,14 +109,37 @@ class Branches:
             if h > 0:
                 cuts[:count], levels[:count] = self._follow(count)
             running = ~over[:count]
-            world, trace, own, decisions, outcome, job = self.handles
-            step_worlds(world, trace, own, decisions, outcome, job, self.scratch, cuts, levels, over)
+            self._step(cuts, levels, over)
             latency_s[running, h] = self.outcome.latency_s[:count][running]
             if h == 0:
                 after = copy_arrays(self.state)
             if over.all():
                 break
         return Rolled(latency_s, after)
+
+    def _step(self, cuts: Ints, levels: Ints, over: NDArray[np.bool_]) -> None:
+        """Take one step of every branch that is not over, and describe what follows."""
+        handles = self.handles
+        play_worlds(
+            handles.world,
+            handles.trace,
+            handles.state,
+            handles.problems,
+            True,
+            handles.outcome,
+            handles.scratch,
+            np.flatnonzero(~over),
+            ~over,
+            cuts,
+            levels,
+            over,
+            self._terms,
+            1,
+            self._unseen,
+        )
+        describe_worlds(
+            handles.world, handles.trace, handles.state, handles.problems, over, self.scratch.link_now_s
+        )
 
     def _follow(self, count: int) -> Plans:
         now = Problems._make(field[:count] for field in self.problems)

@@ -112,6 +112,7 @@ def know(world: World, now: Problems, state: State) -> None:
     state.expected_busy_s[:] = state.busy_s
     state.expected_ground_busy_s[:] = state.ground_busy_s
     state.expected_link_busy_s[:] = state.link_busy_s
+    state.links_free_s[:] = state.link_busy_s.max()
 
 
 def imagined_trace(world: World, now: Problems) -> Trace:

@@ -10,9 +10,9 @@ from typing import Literal
 
 import gymnasium
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.kernels import kernel, part
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE
 from sat_env.world import World
 
@@ -97,7 +97,7 @@ def decode(
         raise ValueError(f"action = {actions[bad].tolist()}: must be {allowed}")
 
 
-@njit(cache=True)
+@part
 def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
     last = cuts.shape[0] - 1
     if ground_hosts == GROUND_NONE:
@@ -109,7 +109,7 @@ def _ground_rule(cuts, blocks, ground_hosts):  # type: ignore[no-untyped-def]
             cuts[last] = blocks
 
 
-@njit(cache=True)
+@kernel
 def _decode_cuts(actions, origin, offset, choices, n_levels, blocks, ground_hosts, cuts, levels):  # type: ignore[no-untyped-def]
     """Decode integers; return the first world whose action is outside the space, -1: none."""
     slots = cuts.shape[1]
@@ -128,7 +128,7 @@ def _decode_cuts(actions, origin, offset, choices, n_levels, blocks, ground_host
     return -1
 
 
-@njit(cache=True)
+@kernel
 def _decode_fractions(  # type: ignore[no-untyped-def]
     actions, blocks, n_levels, ground_hosts, sensing_computes, slots, cuts, levels
 ):

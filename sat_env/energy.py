@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.kernels import kernel
 from sat_env.scenario import Energy, Payload
 
 Array = NDArray[np.float64]
@@ -51,7 +51,7 @@ def power_constants(energy: Energy, payload: Payload) -> Power:
     )
 
 
-@njit(cache=True)
+@kernel
 def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def]
     """Advance a battery by one epoch.
 
@@ -70,13 +70,14 @@ def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def
     if net_j >= 0.0:
         wanted = net_j * power.charge_efficiency
         stored = min(wanted, power.capacity_j - battery_j)
-        return battery_j + stored, stored, (wanted - stored) / power.charge_efficiency, 0.0
+        spilled = (wanted - stored) / power.charge_efficiency if stored < wanted else 0.0
+        return battery_j + stored, stored, spilled, 0.0
     wanted = -net_j / power.discharge_efficiency
     taken = min(wanted, battery_j)
     return battery_j - taken, -taken, 0.0, (wanted - taken) * power.discharge_efficiency
 
 
-@njit(cache=True)
+@kernel
 def allowed_mode(battery_j, power):  # type: ignore[no-untyped-def]
     """Return the best power mode the charge allows, -1 when it allows none."""
     if not power.enabled:

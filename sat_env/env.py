@@ -15,7 +15,7 @@ from sat_env.pipeline import COMPUTE_END, COMPUTE_START, SEND_END, SEND_START
 from sat_env.plan import Plan
 from sat_env.problem import PlanningProblem
 from sat_env.render import describe, draw_world
-from sat_env.reward import TERMS, rewards
+from sat_env.reward import TERMS
 from sat_env.scenario import Scenario, load_scenario, scenario_from_dict
 from sat_env.simulator import Simulator, Split
 from sat_env.world import Prepared, prepare
@@ -49,29 +49,38 @@ class Worlds:
         self.action: encodings.Encoding = action
         self.action_space = encodings.action_space(prepared.world, action)
         self.observation_space = observation.observation_space(self.simulator.slots)
-        self.forecast_epochs = prepared.scenario.forecast_epochs
-        self._cuts = np.zeros_like(self.simulator.cuts)
-        self._levels = np.zeros_like(self.simulator.cuts)
-        self._rewards = np.zeros((worlds, len(TERMS) + 1))
+        self._size = observation.vector_size(self.simulator.slots)
+        self._every = np.ones(worlds, np.bool_)
+        self._all = np.arange(worlds)
+        self.terms = np.zeros((worlds, len(TERMS) + 1))
 
     def observe(self) -> Flat:
         """Return fresh flat observations (n, D)."""
-        simulator = self.simulator
-        flat = np.empty((simulator.worlds, observation.vector_size(simulator.slots)), np.float32)
-        observation.encode_into(
-            simulator.handles.world, simulator.handles.problems, self.forecast_epochs, flat
-        )
+        flat = np.empty((self.simulator.worlds, self._size), np.float32)
+        self.simulator.look(self._all, flat)
         return flat
 
-    def step(self, actions: NDArray[Any]) -> NDArray[np.float64]:
-        """Decode and take one action a world; return the reward terms and their sum (n, 5)."""
+    def step(self, actions: NDArray[Any], resting: NDArray[np.bool_] | None = None) -> Flat:
+        """Take one action a world, or begin an episode in those that rest; return fresh observations (n, D).
+
+        The reward's terms and their sum are then in `terms` (n, 5).
+        """
         simulator = self.simulator
         encodings.decode(
-            simulator.world, self.action, actions, simulator.problems.previous_cuts, self._cuts, self._levels
+            simulator.world,
+            self.action,
+            actions,
+            simulator.state.previous_cuts,
+            simulator.cuts,
+            simulator.plan_levels,
         )
-        simulator.step(self._cuts, self._levels)
-        rewards(simulator.handles.world, simulator.handles.outcome, self._rewards)
-        return self._rewards
+        moves = self._every
+        if resting is not None and resting.any():
+            simulator.begin(np.flatnonzero(resting))
+            moves = ~resting
+        flat = np.empty((simulator.worlds, self._size), np.float32)
+        self.terms = simulator.play(moves, flat)
+        return flat
 
 
 class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
@@ -177,10 +186,10 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         simulator = self.worlds.simulator
         if simulator.over[0]:
             raise RuntimeError("step: the episode is over; call reset first")
-        terms = self.worlds.step(np.asarray(action)[None])
+        seen = observation.split(self.worlds.step(np.asarray(action)[None])[0], simulator.slots)
         outcome = simulator.outcome
         info = {name: float(getattr(outcome, name)[0]) for name in INFO_FIELDS}
-        return self._observation(), float(terms[0, -1]), False, bool(simulator.over[0]), info
+        return seen, float(self.worlds.terms[0, -1]), False, bool(simulator.over[0]), info
 
     def _require_reset(self) -> None:
         if not self._seeded:
@@ -235,7 +244,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
 
     def reward_terms(self) -> dict[str, float]:
         """Return the named terms of the last reward."""
-        return {name: float(value) for name, value in zip(TERMS, self.worlds._rewards[0], strict=False)}
+        return {name: float(value) for name, value in zip(TERMS, self.worlds.terms[0], strict=False)}
 
 
 class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDArray[Any]]):
@@ -309,30 +318,32 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         if not self._seeded:
             raise RuntimeError("no episode was begun: call reset first")
         simulator = self.worlds.simulator
-        resting = simulator.over.copy()
-        reward = self.worlds.step(np.asarray(actions))[:, -1].copy()
+        actions = np.asarray(actions)
         infos: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            truncated = simulator.over & ~resting
-            reward[resting] = 0.0
+            resting = simulator.over.copy()
+            flat = self.worlds.step(actions, resting)
+            truncated = simulator.over.copy()
+            reward = np.where(resting, 0.0, self.worlds.terms[:, -1])
             self._add_step_info(infos, ~resting)
-            if resting.any():
-                simulator.begin(np.flatnonzero(resting))
-            return self._observations(self.worlds.observe()), reward, self._never.copy(), truncated, infos
+            return self._observations(flat), reward, self._never.copy(), truncated, infos
+        flat = self.worlds.step(actions)
         truncated = simulator.over.copy()
+        reward = self.worlds.terms[:, -1].copy()
         self._add_step_info(infos, ~truncated)
         if truncated.any():
             ended = np.flatnonzero(truncated)
-            final = self.worlds.observe()
+            final = flat[ended]
             final_obs = np.full(self.num_envs, None, dtype=object)
-            for i in ended:
-                final_obs[i] = observation.split(final[i], simulator.slots)
+            for i, row in zip(ended, final, strict=True):
+                final_obs[i] = observation.split(row, simulator.slots)
             infos["final_obs"], infos["_final_obs"] = final_obs, truncated.copy()
             final_info: dict[str, Any] = {}
             self._add_step_info(final_info, truncated)
             infos["final_info"], infos["_final_info"] = final_info, truncated.copy()
             simulator.begin(ended)
-        return self._observations(self.worlds.observe()), reward, self._never.copy(), truncated, infos
+            simulator.look(ended, flat)
+        return self._observations(flat), reward, self._never.copy(), truncated, infos
 
     def _add_step_info(self, infos: dict[str, Any], mask: NDArray[np.bool_]) -> None:
         if mask.any():

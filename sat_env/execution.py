@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from sat_env.kernels import part, small
 from sat_env.knowledge import downlink_share
 from sat_env.pipeline import COMPUTE_END
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
 
 
-@njit(cache=True)
-def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+@part
+def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Turn a feasible plan into stages, and the servers between them, of `job`.
 
     Returns
@@ -29,17 +28,17 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     slots = cuts.shape[0]
     blocks = world.block_flops.shape[0]
-    size = problems.items[b] / world.micro_batches
-    content = problems.content[b]
+    size = problems.items[row] / world.micro_batches
+    content = problems.content[row]
     tokens = world.tokens > 0.0
     chain = world.chain[state.epoch[b]]
     block_flops, block_bytes, token_flops = world.block_flops, world.block_bytes, world.token_flops
     boundary_bytes, boundary_entries = world.boundary_bytes, world.boundary_entries
     encode_entries_per_s, decode_entries_per_s = world.encode_entries_per_s, world.decode_entries_per_s
     token_bytes, token_entries, error_table = world.token_bytes, world.token_entries, world.error
-    resident, flops_per_s = problems.resident[b], problems.flops_per_s[b]
-    bandwidth, load_bytes_per_s = problems.bandwidth_bytes_per_s[b], problems.load_bytes_per_s[b]
-    power_w, reboot_s = problems.power_w[b], problems.reboot_s[b]
+    resident, flops_per_s = problems.resident[row], problems.flops_per_s[row]
+    bandwidth, load_bytes_per_s = problems.bandwidth_bytes_per_s[row], problems.load_bytes_per_s[row]
+    power_w, reboot_s = problems.power_w[row], problems.reboot_s[row]
     reset_s, lost_s = trace.reset_s[b], trace.lost_s[b]
     busy_s, known_s = state.busy_s[b], state.resets_known_s[b]
     compute_s, token_compute_s, load_j = job.compute_s, job.token_compute_s, job.load_j
@@ -114,7 +113,7 @@ def assemble(world, trace, state, problems, job, b, cuts, levels, stage_slot, st
     return stages, reload_bytes, error
 
 
-@njit(cache=True)
+@part
 def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job the primary route as it is now.
 
@@ -129,9 +128,8 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     until = now + world.epoch_s
     station, links = world.route_station[epoch, 0], world.route_links[epoch, 0]
     route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
-    factor, rain_db, link_down_s = trace.downlink_factor[b, t], trace.rain_db[b, t], trace.link_down_s[b]
-    elevation, range_km = world.route_elevation_deg[epoch, 0], world.route_range_km[epoch, 0]
-    link_busy_s = state.link_busy_s[b]
+    link_down_s, link_busy_s = trace.link_down_s[b], state.link_busy_s[b]
+    any_busy = state.links_free_s[b] > now
     job_rate_bps, job_latency_s = job.route_rate_bps, job.route_latency_s
     hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
     for s in range(stages - 1):
@@ -139,9 +137,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
         j = stage_slot[s + 1]
         rate = route_bps[i, j]
         if station[i, j] >= 0:
-            rate *= downlink_share(
-                factor[station[i, j]], rain_db[station[i, j]], elevation[i, j], range_km[i, j]
-            )
+            rate *= downlink_share(world, trace, b, epoch, t, 0, i, j)
         if rate <= 0.0:
             until = now
         job_rate_bps[s, 0, 0] = rate
@@ -151,7 +147,8 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
             link = links[i, j, x]
             if link < 0:
                 break
-            release = max(release, link_busy_s[link])
+            if any_busy:
+                release = max(release, link_busy_s[link])
             for n in range(link_down_s.shape[1]):
                 if link_down_s[link, n, 1] > now:
                     until = min(until, max(now, link_down_s[link, n, 0]))
@@ -166,7 +163,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     return until
 
 
-@njit(cache=True)
+@part
 def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyped-def]
     """Execute a job that meets nothing, by the exact end points of the pipeline (see `planning.predict`).
 
@@ -200,15 +197,13 @@ def run_calm(job, stages, now, until_s, micro_batches):  # type: ignore[no-untyp
     return now + last if now + last <= until_s else math.inf
 
 
-@njit(cache=True)
+@part
 def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignore[no-untyped-def]
     """Give every hop of a job its two routes, over all the epochs it may span."""
     epoch = state.epoch[b]
     t = epoch - state.start[b]
     station, links = world.route_station[epoch], world.route_links[epoch]
     route_bps, latency_s = world.route_rate_bps[epoch], world.route_latency_s[epoch]
-    factor, rain_db = trace.downlink_factor[b], trace.rain_db[b]
-    elevation, range_km = world.route_elevation_deg[epoch], world.route_range_km[epoch]
     job_rate_bps, job_latency_s, job_links = job.route_rate_bps, job.route_latency_s, job.route_links
     for s in range(stages - 1):
         i = stage_slot[s]
@@ -217,20 +212,15 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
             for h in range(job_rate_bps.shape[2]):
                 rate = route_bps[h, q, i, j]
                 if station[q, i, j] >= 0:
-                    rate *= downlink_share(
-                        factor[t + h, station[q, i, j]],
-                        rain_db[t + h, station[q, i, j]],
-                        elevation[q, i, j],
-                        range_km[q, i, j],
-                    )
+                    rate *= downlink_share(world, trace, b, epoch, t + h, q, i, j)
                 job_rate_bps[s, q, h] = rate
             job_latency_s[s, q] = latency_s[q, i, j]
             for x in range(job_links.shape[2]):
                 job_links[s, q, x] = links[q, i, j, x]
 
 
-@njit(cache=True)
-def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+@part
+def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book when an observer at the decision expects every stage and hop to be free: the nominal pipeline."""
     slots = world.chain.shape[1]
     epoch = state.epoch[b]
@@ -247,32 +237,32 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
         slowest = max(slowest, job.token_compute_s[s])
         if s > 0:
             sender = stage_slot[s - 1]
-            rate = problems.rate_bps[b, sender, k]
+            rate = problems.rate_bps[row, sender, k]
             sending = job.hop_bits[s - 1] / rate if rate > 0.0 else world.deadline_s
             first, last = serve(first, last, job.encode_s[s - 1], 0.0, m)
-            first, last = serve(first, last, sending, problems.release_s[b, sender, k], m)
+            first, last = serve(first, last, sending, problems.release_s[row, sender, k], m)
             until = now + min(last, world.deadline_s)
             for x in range(world.route_links.shape[4]):
                 link = world.route_links[epoch, 0, sender, k, x]
                 if link < 0:
                     break
                 state.expected_link_busy_s[b, link] = max(state.expected_link_busy_s[b, link], until)
-            first += problems.latency_s[b, sender, k]
-            last += problems.latency_s[b, sender, k]
+            first += problems.latency_s[row, sender, k]
+            last += problems.latency_s[row, sender, k]
             first, last = serve(first, last, job.decode_s[s], 0.0, m)
             if world.tokens > 0.0 and rate > 0.0:
                 sending = job.token_bits[s - 1] / rate
                 encode_s, decode_s = job.token_encode_s[s - 1], job.token_decode_s[s - 1]
                 slowest = max(slowest, sending, encode_s, decode_s)
                 if s < stages - 1 or job.token_compute_s[s] > 0.0:
-                    loop += encode_s + sending + decode_s + problems.latency_s[b, sender, k]
+                    loop += encode_s + sending + decode_s + problems.latency_s[row, sender, k]
         if stage_end[s] > boundary:
             missing_s = 0.0
             if k < slots:
                 for block in range(boundary, stage_end[s]):
-                    if block < problems.resident[b, k, 0] or block >= problems.resident[b, k, 1]:
-                        missing_s += world.block_bytes[block] / problems.load_bytes_per_s[b, k]
-            first, last = serve(first, last, job.compute_s[s], problems.busy_s[b, k] + missing_s, m)
+                    if block < problems.resident[row, k, 0] or block >= problems.resident[row, k, 1]:
+                        missing_s += world.block_bytes[block] / problems.load_bytes_per_s[row, k]
+            first, last = serve(first, last, job.compute_s[s], problems.busy_s[row, k] + missing_s, m)
             until = now + min(last, world.deadline_s)
             if k == slots:
                 state.expected_ground_busy_s[b] = max(state.expected_ground_busy_s[b], until)
@@ -281,7 +271,7 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
         boundary = stage_end[s]
     if world.tokens > 0.0:
-        loop += return_latency_s(problems, b, stages, stage_slot, stage_end)
+        loop += return_latency_s(problems, row, stages, stage_slot, stage_end)
         until = now + min(last + world.tokens * max(loop, m * slowest), world.deadline_s)
         for s in range(stages - 1):
             v = world.chain[epoch, stage_slot[s]]
@@ -289,32 +279,33 @@ def expect(world, state, problems, job, b, stages, stage_slot, stage_end):  # ty
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
 
 
-@njit(cache=True)
-def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+@part
+def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
     epoch = state.epoch[b]
     slots = world.chain.shape[1]
     chain = world.chain[epoch]
     transmit_w = world.transmit_w
-    power_w, route_hops = problems.power_w[b], problems.route_hops[b]
+    power_w = problems.power_w[row]
     draw_j, resident = state.draw_j[b], state.resident[b]
     wire_bits, busy_s, send_s, load_j = job.wire_bits, job.busy_s, job.send_s, job.load_j
     hop_bits, slot_j = outcome.hop_bits[b], outcome.slot_j[b]
     span = draw_j.shape[1]
+    first = epoch % span
     boundary = 0
     sent_bytes = 0.0
     drawn_j = 0.0
     for s in range(stages - 1):
         k = stage_slot[s]
         hop_bits[k] = wire_bits[s]
-        sent_bytes += wire_bits[s] / 8.0 * route_hops[k, stage_slot[s + 1]]
+        sent_bytes += wire_bits[s] / 8.0 * links_of_route(world.route_links[epoch, 0, k, stage_slot[s + 1]])
         v = chain[k]
         for h in range(span):
             drawn = busy_s[s, h] * power_w[k] + send_s[s, h] * transmit_w
             if h == 0:
                 drawn += load_j[s]
             if drawn > 0.0:
-                draw_j[v, (epoch + h) % span] += drawn
+                draw_j[v, first + h if first + h < span else first + h - span] += drawn
                 slot_j[k] += drawn
                 drawn_j += drawn
         if stage_end[s] > boundary and k < slots:
@@ -326,7 +317,16 @@ def book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_
     state.energy_j[b, 3] += drawn_j
 
 
-@njit(cache=True)
+@small
+def links_of_route(links):  # type: ignore[no-untyped-def]
+    """Return how many links a route has; ``links`` (X,) is -1 padded."""
+    count = 0
+    while count < links.shape[0] and links[count] >= 0:
+        count += 1
+    return count
+
+
+@part
 def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # type: ignore[no-untyped-def]
     """Book until when stages and links of the primary routes are busy, and which resets the job has met."""
     slots = world.chain.shape[1]
@@ -342,6 +342,7 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
                 if link < 0:
                     break
                 state.link_busy_s[b, link] = max(state.link_busy_s[b, link], job.hop_free_s[s])
+                state.links_free_s[b] = max(state.links_free_s[b], job.hop_free_s[s])
         free_s = job.times_s[s, last_batch, COMPUTE_END]
         if world.tokens > 0.0:
             free_s = max(free_s, end_s)
@@ -358,7 +359,7 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
         boundary = stage_end[s]
 
 
-@njit(cache=True)
+@part
 def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     """Map a summed error to an accuracy drop by ``knots`` (2, m); the last slope goes on, to at most 1."""
     i = 1
@@ -368,11 +369,11 @@ def accuracy_drop(knots, error):  # type: ignore[no-untyped-def]
     return min(1.0, knots[1, i - 1] + (error - knots[0, i - 1]) * slope)
 
 
-@njit(cache=True)
-def return_latency_s(problems, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
+@part
+def return_latency_s(problems, row, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Return the latency from the last stage that holds blocks back to slot 0, where the next token starts."""
     last = stages - 1
     while last > 0 and stage_end[last] == stage_end[last - 1]:
         last -= 1
     slot = stage_slot[last]
-    return problems.latency_s[b, 0, slot] if slot > 0 else 0.0
+    return problems.latency_s[row, 0, slot] if slot > 0 else 0.0

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.handles import Handle
+from sat_env.kernels import kernel, part, small
 from sat_env.problem import Problems
 from sat_env.world import World
 
@@ -87,18 +88,18 @@ def split(flat: NDArray[np.float32], slots: int) -> dict[str, NDArray[np.float32
 def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np.float32]:
     """Return the flat observations (B, D) of a batch of problems, freshly allocated."""
     flat = np.empty((problems.busy_s.shape[0], vector_size(problems.rate_bps.shape[1])), np.float32)
-    encode_into(world, problems, forecast_epochs, flat)
+    encode_rows(Handle(world), Handle(problems), forecast_epochs, flat)
     return flat
 
 
-@njit(cache=True, inline="always")
+@small
 def _unit(value):  # type: ignore[no-untyped-def]
     return min(max(value, 0.0), 1.0)
 
 
-@njit(cache=True)
-def encode_into(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
-    """Write the observations of a batch of problems into ``flat`` (B, D), in the order of `layout`."""
+@part
+def encode_row(world, problems, b, forecast_epochs, out):  # type: ignore[no-untyped-def]
+    """Write the observation of row `b` of a batch of problems into ``out`` (D,), in the order of `layout`."""
     slots = problems.rate_bps.shape[1]
     hops = slots * (slots + 1) // 2
     blocks = world.block_flops.shape[0]
@@ -107,42 +108,47 @@ def encode_into(world, problems, forecast_epochs, flat):  # type: ignore[no-unty
     fastest = max(world.ground_flops_per_s, modes[modes.shape[0] - 1])
     reboot_s = max(world.reboot_s, 1e-9)
     per_deadline = 1.0 / world.deadline_s
+    for k in range(slots + 1):
+        out[k] = _unit(problems.flops_per_s[b, k] / fastest)
+        out[slots + 1 + k] = _unit(problems.busy_s[b, k] * per_deadline)
+    at = 2 * (slots + 1)
+    for k in range(slots):
+        out[at + k] = _unit(problems.reboot_s[b, k] / reboot_s)
+        out[at + slots + k] = _unit(problems.charge[b, k])
+        out[at + 2 * slots + k] = _unit(problems.light[b, k])
+        out[at + 3 * slots + k] = _unit(problems.light_ahead[b, k])
+        out[at + 4 * slots + k] = problems.resident[b, k, 0] / blocks
+        out[at + 5 * slots + k] = problems.resident[b, k, 1] / blocks
+    at += 6 * slots
+    best = 1.0
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            best = max(best, problems.rate_bps[b, i, j], problems.backup_bps[b, i, j])
+    hop = at
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            out[hop] = _unit(problems.rate_bps[b, i, j] / best)
+            out[hop + hops] = _unit(problems.latency_s[b, i, j] / LATENCY_SCALE_S)
+            out[hop + 2 * hops] = _unit(problems.release_s[b, i, j] * per_deadline)
+            out[hop + 3 * hops] = 1.0 - problems.primary_up[b, i, j]
+            out[hop + 4 * hops] = _unit(problems.state_age_s[b, i, j] * per_deadline * 0.1)
+            out[hop + 5 * hops] = _unit(problems.backup_bps[b, i, j] / best)
+            hop += 1
+    at += 6 * hops
+    out[at] = _unit(problems.items[b] / (2.0 * world.items_mean))
+    out[at + 1] = _unit(problems.content[b] / 4.0)
+    for i in range(3):
+        out[at + 2 + i] = _unit(problems.recent_items[b, i] / (2.0 * world.items_mean))
+    at += 5
+    for k in range(slots):
+        out[at + k] = problems.previous_cuts[b, k] / blocks
+        out[at + slots + k] = problems.previous_levels[b, k] / max(levels - 1, 1)
+    at += 2 * slots
+    out[at] = _unit(problems.epochs_to_change[b] / forecast_epochs)
+
+
+@kernel
+def encode_rows(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
+    """Write the observations of a batch of problems into ``flat`` (B, D)."""
     for b in range(flat.shape[0]):
-        out = flat[b]
-        for k in range(slots + 1):
-            out[k] = _unit(problems.flops_per_s[b, k] / fastest)
-            out[slots + 1 + k] = _unit(problems.busy_s[b, k] * per_deadline)
-        at = 2 * (slots + 1)
-        for k in range(slots):
-            out[at + k] = _unit(problems.reboot_s[b, k] / reboot_s)
-            out[at + slots + k] = _unit(problems.charge[b, k])
-            out[at + 2 * slots + k] = _unit(problems.light[b, k])
-            out[at + 3 * slots + k] = _unit(problems.light_ahead[b, k])
-            out[at + 4 * slots + k] = problems.resident[b, k, 0] / blocks
-            out[at + 5 * slots + k] = problems.resident[b, k, 1] / blocks
-        at += 6 * slots
-        best = 1.0
-        for i in range(slots):
-            for j in range(i + 1, slots + 1):
-                best = max(best, problems.rate_bps[b, i, j], problems.backup_bps[b, i, j])
-        hop = at
-        for i in range(slots):
-            for j in range(i + 1, slots + 1):
-                out[hop] = _unit(problems.rate_bps[b, i, j] / best)
-                out[hop + hops] = _unit(problems.latency_s[b, i, j] / LATENCY_SCALE_S)
-                out[hop + 2 * hops] = _unit(problems.release_s[b, i, j] * per_deadline)
-                out[hop + 3 * hops] = 1.0 - problems.primary_up[b, i, j]
-                out[hop + 4 * hops] = _unit(problems.state_age_s[b, i, j] * per_deadline * 0.1)
-                out[hop + 5 * hops] = _unit(problems.backup_bps[b, i, j] / best)
-                hop += 1
-        at += 6 * hops
-        out[at] = _unit(problems.items[b] / (2.0 * world.items_mean))
-        out[at + 1] = _unit(problems.content[b] / 4.0)
-        for i in range(3):
-            out[at + 2 + i] = _unit(problems.recent_items[b, i] / (2.0 * world.items_mean))
-        at += 5
-        for k in range(slots):
-            out[at + k] = problems.previous_cuts[b, k] / blocks
-            out[at + slots + k] = problems.previous_levels[b, k] / max(levels - 1, 1)
-        at += 2 * slots
-        out[at] = _unit(problems.epochs_to_change[b] / forecast_epochs)
+        encode_row(world, problems, b, forecast_epochs, flat[b])

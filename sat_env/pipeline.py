@@ -32,10 +32,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
+from sat_env.kernels import kernel, part
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,9 +87,6 @@ class JobRun(NamedTuple):
     clear_until_s: Array  # (S,) ... until then
 
 
-job_run_handle = handle_maker(JobRun)
-
-
 def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: int) -> JobRun:
     """Return an empty `JobRun` with room for the given sizes."""
 
@@ -138,7 +134,7 @@ def job_run(stages: int, micro_batches: int, epochs: int, links: int, resets: in
     )
 
 
-@njit(cache=True)
+@part
 def epoch_of(t, release_s, epoch_s, epochs):  # type: ignore[no-untyped-def]
     """Return which epoch since the release `t` lies in; the first and the last one have no outer end."""
     i = min(max(int((t - release_s) / epoch_s), 0), epochs - 1)
@@ -149,7 +145,7 @@ def epoch_of(t, release_s, epoch_s, epochs):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True)
+@part
 def carries(rate_bps, links, t, release_s, epoch_s, link_down_s):  # type: ignore[no-untyped-def]
     """Tell what one route, `rate_bps` (H,) over `links` (X,), carries from `t` on.
 
@@ -187,7 +183,7 @@ def carries(rate_bps, links, t, release_s, epoch_s, link_down_s):  # type: ignor
     return rate, until, breaks
 
 
-@njit(cache=True)
+@part
 def outage(rate_bps, links, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
     """Return when the outage of one route at `t` is noticed, and when it is over (`t`: there is none).
 
@@ -226,7 +222,7 @@ def outage(rate_bps, links, t, release_s, epoch_s, detect_s, link_down_s):  # ty
     return noticed, last
 
 
-@njit(cache=True)
+@part
 def take_route(rate_bps, links, on, t, release_s, epoch_s, detect_s, link_down_s):  # type: ignore[no-untyped-def]
     """Return which of a hop's two routes carries next and from when, for a transfer that is on route `on`.
 
@@ -242,7 +238,7 @@ def take_route(rate_bps, links, on, t, release_s, epoch_s, detect_s, link_down_s
     return on, back
 
 
-@njit(cache=True)
+@part
 def sent_bits(rate_bps, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Return the bits a route that is up takes in [start, end)."""
     epochs = rate_bps.shape[0]
@@ -255,7 +251,7 @@ def sent_bits(rate_bps, start_s, end_s, release_s, epoch_s):  # type: ignore[no-
     return bits
 
 
-@njit(cache=True)
+@part
 def send(  # type: ignore[no-untyped-def]
     rate_bps, latency_s, links, start_s, bits, release_s, deadline_s, epoch_s, detect_s, link_down_s
 ):
@@ -295,7 +291,7 @@ def send(  # type: ignore[no-untyped-def]
     return deadline_s, latency_s[route], wire
 
 
-@njit(cache=True)
+@part
 def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Add the seconds of [start, end) to the epochs since the release they fall in."""
     last = bins.shape[0] - 1
@@ -308,7 +304,7 @@ def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-u
         i += 1
 
 
-@njit(cache=True)
+@part
 def compute(  # type: ignore[no-untyped-def]
     reset_s, met, lost_s, reload_s, busy_s, start_s, length_s, reboot_s, release_s, deadline_s, epoch_s
 ):
@@ -333,14 +329,14 @@ def compute(  # type: ignore[no-untyped-def]
     return min(start_s, deadline_s), min(end_s, deadline_s), met
 
 
-@njit(cache=True)
+@part
 def calm_until(reset_s, met, lost_s, deadline_s):  # type: ignore[no-untyped-def]
     """Return until when a stage computes undisturbed: to its next reset, loss or the deadline."""
     calm_s = min(deadline_s, lost_s)
     return min(calm_s, reset_s[met]) if met < reset_s.shape[0] else calm_s
 
 
-@njit(cache=True)
+@kernel
 def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
     """Execute one job on the true trace.
 
@@ -467,7 +463,7 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
     return end_s
 
 
-@njit(cache=True)
+@part
 def generate(  # type: ignore[no-untyped-def]
     job, stages, start_s, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s
 ):
@@ -545,7 +541,7 @@ def generate(  # type: ignore[no-untyped-def]
     return min(t, deadline_s)
 
 
-@njit(cache=True)
+@kernel
 def closed_form_s(service_s, latency_s, micro_batches):  # type: ignore[no-untyped-def]
     """Return sum(service + latency) + (M - 1) * max(service).
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from sat_env.kernels import kernel
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY
 
 Ints = NDArray[np.int64]
@@ -42,7 +42,7 @@ class Plan:
         return np.array(self.cuts, np.int64), np.array(self.levels, np.int64)
 
 
-@njit(cache=True)
+@kernel
 def repair(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore[no-untyped-def]
     """Make a plan fit the memories, in place: blocks spill to the next slot with room, then backward.
 

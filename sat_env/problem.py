@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
+from sat_env.handles import Handle
+from sat_env.kernels import kernel, part
 from sat_env.planning.costs import Costs, costs_from_arrays
-from sat_env.world import World, world_handle
+from sat_env.world import World
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,9 +49,6 @@ class Problems(NamedTuple):
     previous_cuts: Ints  # (B, K) the plan before, as executed
     previous_levels: Ints  # (B, K)
     epochs_to_change: Ints  # (B,) until the chain changes
-
-
-problems_handle = handle_maker(Problems)
 
 
 def empty_problems(worlds: int, slots: int) -> Problems:
@@ -198,11 +195,11 @@ def tabulate(world: World, problems: Problems) -> Costs:
         return_s=np.zeros((worlds, slots + 1)),
     )
     batch = Costs(**arrays)  # type: ignore[arg-type]  # scalars become arrays (B,) in a batch
-    _fill_costs(world_handle(world), problems_handle(problems), batch)
+    _fill_costs(Handle(world), Handle(problems), batch)
     return batch
 
 
-@njit(cache=True)
+@part
 def block_seconds(flops, weight_bytes, items, flops_per_s, bandwidth):  # type: ignore[no-untyped-def]
     """Return the time of one block on one micro-batch: the longer of arithmetic and reading the weights."""
     if flops_per_s <= 0.0:
@@ -210,7 +207,7 @@ def block_seconds(flops, weight_bytes, items, flops_per_s, bandwidth):  # type: 
     return max(flops * items / flops_per_s, weight_bytes / bandwidth)
 
 
-@njit(cache=True)
+@kernel
 def _fill_costs(world, problems, batch):  # type: ignore[no-untyped-def]
     slots = problems.rate_bps.shape[1]
     blocks = world.block_flops.shape[0]

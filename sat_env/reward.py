@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from sat_env.kernels import part
 
 TERMS = ("latency", "drop", "bytes", "energy")
 
 
-@njit(cache=True)
+@part
 def reward_terms(world, outcome, b, terms):  # type: ignore[no-untyped-def]
-    """Write the terms of the last job of world `b` into ``terms`` (4,), in the order of `TERMS`.
+    """Write the terms of the last job of world `b` into ``terms`` (5,): in the order of `TERMS`, then their sum.
 
     latency: -w * log(latency / reference latency), a failed job counting as the deadline.
     drop: -w for a failed job. bytes: -w per mean raw batch over one link. energy: -w per kilojoule.
@@ -21,11 +21,4 @@ def reward_terms(world, outcome, b, terms):  # type: ignore[no-untyped-def]
     terms[1] = -weights[1] * outcome.failed[b]
     terms[2] = -weights[2] * outcome.bytes[b] / world.reference_bytes
     terms[3] = -weights[3] * outcome.energy_j[b] * 1e-3
-
-
-@njit(cache=True)
-def rewards(world, outcome, into):  # type: ignore[no-untyped-def]
-    """Write the summed reward of every world's last job into ``into`` (B, 5): terms, then the sum."""
-    for b in range(into.shape[0]):
-        reward_terms(world, outcome, b, into[b])
-        into[b, 4] = into[b, 0] + into[b, 1] + into[b, 2] + into[b, 3]
+    terms[4] = terms[0] + terms[1] + terms[2] + terms[3]

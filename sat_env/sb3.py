@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
-from sat_env.env import INFO_FIELDS, ScenarioLike, Worlds, resolve_scenario
+from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
 from sat_env.simulator import Split
 from sat_env.world import prepare
 
@@ -29,6 +30,9 @@ class SatVecEnv(VecEnv):
         As in `sat_env.env.SatEnv`.
     seed : int
         World i takes seed + i.
+    flat : bool
+        Observations are one vector (D,), the entries in the order of `observation.layout`, instead of a
+        dictionary: for ``"MlpPolicy"``, which then learns from the same numbers with a third less to copy.
     """
 
     def __init__(
@@ -38,11 +42,15 @@ class SatVecEnv(VecEnv):
         action: encodings.Encoding = "fractions",
         split: Split = "train",
         seed: int = 0,
+        flat: bool = False,
     ) -> None:
         self.scenario = resolve_scenario(scenario)
         self.worlds = Worlds(prepare(self.scenario), num_envs, action, split)
         self.render_mode = None
-        super().__init__(num_envs, self.worlds.observation_space, self.worlds.action_space)
+        self._flat = flat
+        size = observation.vector_size(self.worlds.simulator.slots)
+        space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32) if flat else self.worlds.observation_space
+        super().__init__(num_envs, space, self.worlds.action_space)
         self._start_seed = seed
         self._new_seeds: NDArray[np.uint64] | None = np.arange(seed, seed + num_envs, dtype=np.uint64)
         self._returns = np.zeros(num_envs)
@@ -50,13 +58,16 @@ class SatVecEnv(VecEnv):
         self._started_s = time.monotonic()
         self._actions: NDArray[Any] = np.zeros(0)
 
-    def reset(self) -> dict[str, NDArray[np.float32]]:
+    def reset(self) -> Any:
         """Start an episode in every world."""
         self.worlds.simulator.begin(seeds=self._new_seeds)
         self._new_seeds = None
         self._returns[:] = 0.0
         self._lengths[:] = 0
-        return observation.split(self.worlds.observe(), self.worlds.simulator.slots)
+        return self._shown(self.worlds.observe())
+
+    def _shown(self, flat: Flat) -> Any:
+        return flat if self._flat else observation.split(flat, self.worlds.simulator.slots)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take note of the actions; `step_wait` runs them."""
@@ -65,17 +76,19 @@ class SatVecEnv(VecEnv):
     def step_wait(self) -> Any:
         """Run one job in every world."""
         simulator = self.worlds.simulator
-        rewards = self.worlds.step(self._actions)[:, -1].astype(np.float32)
+        flat = self.worlds.step(self._actions)
+        rewards = self.worlds.terms[:, -1].astype(np.float32)
         self._returns += rewards
         self._lengths += 1
         dones = simulator.over.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
-            final = self.worlds.observe()
+            ended = np.flatnonzero(dones)
+            final = flat[ended]
             elapsed_s = time.monotonic() - self._started_s
-            for i in np.flatnonzero(dones):
+            for i, row in zip(ended, final, strict=True):
                 infos[i] = {
-                    "terminal_observation": observation.split(final[i], simulator.slots),
+                    "terminal_observation": self._shown(row),
                     "TimeLimit.truncated": True,
                     "episode": {
                         "r": float(self._returns[i]),
@@ -86,8 +99,15 @@ class SatVecEnv(VecEnv):
                 }
             self._returns[dones] = 0.0
             self._lengths[dones] = 0
-            simulator.begin(np.flatnonzero(dones))
-        return observation.split(self.worlds.observe(), simulator.slots), rewards, dones, infos
+            simulator.begin(ended)
+            simulator.look(ended, flat)
+        return self._shown(flat), rewards, dones, infos
+
+    def action_masks(self, index: int = 0) -> NDArray[np.bool_]:
+        """Return which choices are legal, for sb3-contrib's `MaskablePPO`: all of them."""
+        if not isinstance(self.action_space, gymnasium.spaces.MultiDiscrete):
+            raise ValueError(f"action_masks: action = {self.worlds.action!r} has no choices to mask")
+        return np.ones(int(self.action_space.nvec.sum()), np.bool_)
 
     def episode_totals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return return and length so far of the running episodes (n,)."""

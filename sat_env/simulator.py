@@ -11,7 +11,6 @@ import math
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from sat_env.execution import (
@@ -25,11 +24,22 @@ from sat_env.execution import (
     return_latency_s,
     run_calm,
 )
-from sat_env.knowledge import advance_battery, describe, forget_future
-from sat_env.pipeline import job_run, job_run_handle, run
+from sat_env.handles import Handle
+from sat_env.kernels import kernel, part, prefetch
+from sat_env.knowledge import (
+    advance_battery,
+    describe,
+    describe_hops,
+    describe_slots,
+    describe_worlds,
+    forget_future,
+)
+from sat_env.observation import encode_row, vector_size
+from sat_env.pipeline import JobRun, job_run, run
 from sat_env.plan import repair
-from sat_env.problem import PlanningProblem, Problems, empty_problems, planning_problem, problems_handle
-from sat_env.state import State, empty_outcome, empty_state, outcome_handle, state_handle
+from sat_env.problem import PlanningProblem, Problems, empty_problems, planning_problem
+from sat_env.reward import TERMS, reward_terms
+from sat_env.state import State, empty_outcome, empty_state
 from sat_env.trace import (
     INITIAL_INTERVALS,
     STREAM_LINKS,
@@ -40,86 +50,106 @@ from sat_env.trace import (
     redraw_links,
     redraw_rest,
     stream_key,
-    trace_handle,
     uniform,
 )
-from sat_env.world import Prepared, prepare, world_handle
+from sat_env.world import Prepared, World, prepare
 
+Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 NO_PLAN = -1  # a first cut of this declines the job
+AHEAD = 3  # worlds between the one that is stepped and the one that is fetched
 
 
-@njit(cache=True)
-def step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
-    """Take one step of world `b` under the plan (cuts, levels).
+class Scratch(NamedTuple):
+    """Work space of a step: what is hot while one world is stepped. Only `job` is read afterwards."""
 
-    `job` and `scratch` (2, K+1) are work space. The outcome of the job is written to `outcome`; `problems`
-    then holds the next decision, unless the episode is over.
+    job: Any  # handle of a JobRun: the job as it is run
+    here: Any  # handle of Problems of one world: the decision
+    stage_slot: Ints  # (K+1,) slot of each stage in use
+    stage_end: Ints  # (K+1,) block each stage ends before
+    link_now_s: Array  # (U, 2) see `knowledge.look_at_link`
+
+
+@part
+def step_world(world, trace, state, problems, described, outcome, scratch, cuts, levels, b):  # type: ignore[no-untyped-def]
+    """Take one step of world `b` under the plan (cuts, levels); the outcome of the job goes to `outcome`.
+
+    `described` says that row `b` of `problems` holds the decision. Otherwise the job is run on what is looked
+    up now, which is the same; the last decision of an episode is left there to be read when it is over.
 
     Returns
     -------
     over : bool
         The window is used up.
     """
-    now = (state.epoch[b] - state.start[b]) * world.epoch_s
-    stage_slot = scratch[0]
-    stage_end = scratch[1]
+    t = state.epoch[b] - state.start[b]
+    now = t * world.epoch_s
+    deadline_s = now + world.deadline_s
+    over = t + 1 >= world.episode_epochs
+    job, stage_slot, stage_end = scratch.job, scratch.stage_slot, scratch.stage_end
+    decision, row = scratch.here, np.int64(0)
+    knows_hops = described or over or world.weights_from_neighbour
+    if described or over:
+        decision, row = problems, b
+    if knows_hops and not described:
+        describe(world, trace, state, b, decision, row, scratch.link_now_s)
+    elif not knows_hops:
+        describe_slots(world, trace, state, b, decision, row)
+
     outcome.bytes[b] = 0.0
     outcome.energy_j[b] = 0.0
     outcome.reload_bytes[b] = 0.0
     outcome.accuracy_drop[b] = 0.0
     job.extent[0] = 0
-
     fill(outcome.hop_bits[b], 0.0)
     fill(outcome.slot_j[b], 0.0)
 
-    feasible, repaired = False, False
+    feasible, repaired, over_limit = False, False, False
     if cuts[b, 0] != NO_PLAN:
         feasible, repaired = repair(
-            cuts[b], world.block_memory_bytes, problems.memory_free_bytes[b], world.ground_hosts
+            cuts[b], world.block_memory_bytes, decision.memory_free_bytes[row], world.ground_hosts
         )
-    end_s = now + world.deadline_s
+    end_s = deadline_s
     if feasible:
         stages, outcome.reload_bytes[b], error = assemble(
-            world, trace, state, problems, job, b, cuts[b], levels[b], stage_slot, stage_end
+            world, trace, state, decision, row, job, b, cuts[b], levels[b], stage_slot, stage_end
         )
         outcome.accuracy_drop[b] = accuracy_drop(world.drop_knots, error)
+        over_limit = error > world.error_budget * (1.0 + 1e-12)
         calm_until_s = calm_hops(world, trace, state, job, b, stages, stage_slot)
         end_s = math.inf
         job.extent[0] = stages
         job.extent[1] = 1
         if calm_until_s > now and world.tokens <= 0.0:
-            end_s = run_calm(job, stages, now, min(calm_until_s, now + world.deadline_s), world.micro_batches)
+            end_s = run_calm(job, stages, now, min(calm_until_s, deadline_s), world.micro_batches)
         if end_s == math.inf:
             job.extent[1] = 0
+            if not knows_hops:
+                describe_hops(world, trace, state, b, decision, row, scratch.link_now_s)
             give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
-            expect(world, state, problems, job, b, stages, stage_slot, stage_end)
+            expect(world, state, decision, row, job, b, stages, stage_slot, stage_end)
             end_s = run(
                 job,
                 stages,
                 now,
-                now + world.deadline_s,
+                deadline_s,
                 world.epoch_s,
                 world.reboot_s,
                 world.detect_s,
                 world.tokens,
-                return_latency_s(problems, b, stages, stage_slot, stage_end),
+                return_latency_s(decision, row, stages, stage_slot, stage_end),
                 trace.link_down_s[b],
             )
             book_time(world, state, job, b, stages, stage_slot, stage_end, end_s)
-        book_use(world, state, problems, job, outcome, b, stages, stage_slot, stage_end)
-        previous_cuts, previous_levels = problems.previous_cuts[b], problems.previous_levels[b]
-        for k in range(previous_cuts.shape[0]):
-            previous_cuts[k] = cuts[b, k]
-            previous_levels[k] = levels[b, k]
-        over_limit = error > world.error_budget * (1.0 + 1e-12)
-    else:
-        over_limit = False
-    dropped = feasible and end_s >= now + world.deadline_s
+        book_use(world, state, decision, row, job, outcome, b, stages, stage_slot, stage_end)
+        for k in range(cuts.shape[1]):
+            state.previous_cuts[b, k] = cuts[b, k]
+            state.previous_levels[b, k] = levels[b, k]
+    dropped = feasible and end_s >= deadline_s
     failed = dropped or over_limit or not feasible
     outcome.latency_s[b] = world.deadline_s if failed else end_s - now
     outcome.failed[b] = 1.0 if failed else 0.0
@@ -128,31 +158,20 @@ def step_world(world, trace, state, problems, outcome, job, scratch, cuts, level
     outcome.repaired[b] = 1.0 if repaired else 0.0
 
     state.epoch[b] += 1
-    over = state.epoch[b] - state.start[b] >= world.episode_epochs
     if over:
         for v in range(state.battery_j.shape[1]):
             node = world.window_nodes[trace.window[b], v]
             if node >= 0:
-                advance_battery(
-                    state.battery_j[b],
-                    state.battery_epoch[b],
-                    state.draw_j[b],
-                    state.energy_j[b],
-                    world.light,
-                    world.power,
-                    world.epoch_s,
-                    v,
-                    node,
-                    state.epoch[b],
-                )
-    else:
-        describe(world, trace, state, problems, b)
+                advance_battery(world, state, b, v, node, state.epoch[b])
+        for k in range(cuts.shape[1]):
+            problems.previous_cuts[b, k] = state.previous_cuts[b, k]
+            problems.previous_levels[b, k] = state.previous_levels[b, k]
     return over
 
 
-@njit(cache=True)
-def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-def]
-    """Put world `b` at the start of the episode whose trace was drawn, and describe its first problem."""
+@part
+def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
+    """Put world `b` at the start of the episode whose trace was drawn."""
     start = trace.window[b] * world.episode_epochs
     state.start[b] = start
     state.epoch[b] = start
@@ -166,28 +185,100 @@ def begin_world(world, trace, state, problems, b):  # type: ignore[no-untyped-de
         state.resets_known_s[b, v] = 0.0
     fill(state.link_busy_s[b], 0.0)
     fill(state.expected_link_busy_s[b], 0.0)
+    state.links_free_s[b] = 0.0
     state.ground_busy_s[b] = 0.0
     state.expected_ground_busy_s[b] = 0.0
     fill(state.energy_j[b], 0.0)
-    fill(problems.previous_cuts[b], 0)
-    fill(problems.previous_levels[b], 0)
-    describe(world, trace, state, problems, b)
+    fill(state.previous_cuts[b], 0)
+    fill(state.previous_levels[b], 0)
 
 
-@njit(cache=True)
-def step_worlds(world, trace, state, problems, outcome, job, scratch, cuts, levels, over):  # type: ignore[no-untyped-def]
-    """Take one step of every world whose episode is not over."""
-    for b in range(over.shape[0]):
-        if not over[b]:
-            over[b] = step_world(world, trace, state, problems, outcome, job, scratch, cuts, levels, b)
+@part
+def fetch_ahead(world, trace, state, b):  # type: ignore[no-untyped-def]
+    """Have what the next step of world `b` reads brought into the cache: worlds lie far apart in memory."""
+    epoch = state.epoch[b]
+    if epoch >= state.start[b] + world.episode_epochs:
+        return
+    for k in range(0, world.chain.shape[1], 2):  # neighbours on the chain share lines of the cache
+        v = world.chain[epoch, k]
+        prefetch(state.battery_j, (b, v))
+        prefetch(state.battery_epoch, (b, v))
+        prefetch(state.draw_j, (b, v, 0))
+        prefetch(state.resident, (b, v, 0))
+        prefetch(state.busy_s, (b, v))
+        prefetch(state.expected_busy_s, (b, v))
+        prefetch(state.resets_known_s, (b, v))
+        prefetch(trace.lost_s, (b, v))
+        prefetch(trace.reset_s, (b, v, 0))
+    for n in range(world.epoch_links.shape[1]):
+        link = world.epoch_links[epoch, n]
+        if link < 0:
+            break
+        prefetch(trace.link_down_s, (b, link, 0, 0))
+    t = epoch - state.start[b]
+    prefetch(trace.items, (b, t))
+    prefetch(trace.content, (b, t))
+    prefetch(trace.downlink_factor, (b, t, 0))
+    prefetch(state.previous_cuts, (b, 0))
 
 
-@njit(cache=True)
-def begin_worlds(  # type: ignore[no-untyped-def]
+@kernel
+def play_worlds(  # type: ignore[no-untyped-def]
     world,
     trace,
     state,
     problems,
+    described,
+    outcome,
+    scratch,
+    which,
+    moves,
+    cuts,
+    levels,
+    over,
+    terms,
+    forecast_epochs,
+    seen,
+):
+    """Take one step of the worlds `which` that move and are not over, and look at all of `which`.
+
+    A world is stepped, paid and seen while it is in the processor's cache.
+
+    Parameters
+    ----------
+    described : bool
+        `problems` holds the decisions of all worlds.
+    which : (n,) int64
+    moves, over : (B,) bool
+        `over` is written.
+    terms : (B, 5)
+        Written: the terms of the reward and their sum (see `reward`).
+    forecast_epochs : int
+        Scales an entry of the observation.
+    seen : (B, D) or (0, D) float32
+        Written: what agents see (see `observation`); no rows: nobody looks.
+    """
+    for n in range(which.shape[0]):
+        b = which[n]
+        if n + AHEAD < which.shape[0]:
+            fetch_ahead(world, trace, state, which[n + AHEAD])
+        moved = moves[b] and not over[b]
+        if moved:
+            over[b] = step_world(world, trace, state, problems, described, outcome, scratch, cuts, levels, b)
+            reward_terms(world, outcome, b, terms[b])
+        if seen.shape[0] > 0:
+            if over[b] or (described and not moved):
+                encode_row(world, problems, b, forecast_epochs, seen[b])
+            else:
+                describe(world, trace, state, b, scratch.here, np.int64(0), scratch.link_now_s)
+                encode_row(world, scratch.here, np.int64(0), forecast_epochs, seen[b])
+
+
+@kernel
+def begin_worlds(  # type: ignore[no-untyped-def]
+    world,
+    trace,
+    state,
     which,
     seeds,
     episodes,
@@ -224,19 +315,22 @@ def begin_worlds(  # type: ignore[no-untyped-def]
             world.window_nodes[window],
             planes,
             anomaly[first : first + world.episode_epochs],
+            world.window_downlinks[window],
         )
         outages = max(outages, found[0])
         resets = max(resets, found[1])
     if outages <= trace.link_down_s.shape[2] and resets <= trace.reset_s.shape[2]:
         for i in range(which.shape[0]):
-            begin_world(world, trace, state, problems, which[i])
+            begin_world(world, trace, state, which[i])
     return outages, resets
 
 
-@njit(cache=True)
-def draw_window(seed, episode, windows):  # type: ignore[no-untyped-def]
-    """Return which of the split's windows an episode plays."""
-    return int(uniform(stream_key(seed, episode, STREAM_WINDOW), 0, 0) * windows)
+@kernel
+def draw_windows(which, seeds, episodes, first, count, windows):  # type: ignore[no-untyped-def]
+    """Write which of the split's `count` windows, from `first` on, the next episodes of `which` play."""
+    for i in range(which.shape[0]):
+        b = which[i]
+        windows[b] = first + int(uniform(stream_key(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
 
 
 def split_windows(windows: int, split: Split) -> range:
@@ -246,6 +340,24 @@ def split_windows(windows: int, split: Split) -> range:
         raise ValueError(f"split = {split!r}: must be one of {', '.join(map(repr, edges))}")
     low, high = (round(windows * share) for share in edges[split])
     return range(low, high)
+
+
+def job_for(world: World, trace: Trace) -> JobRun:
+    """Return an empty `JobRun` with room for any job of a scenario on such a trace."""
+    slots, span, links = world.chain.shape[1], world.route_rate_bps.shape[1], world.route_links.shape[4]
+    return job_run(slots + 1, world.micro_batches, span, links, trace.reset_s.shape[2])
+
+
+def make_scratch(world: World, job: JobRun) -> Scratch:
+    """Return work space to step the worlds of a scenario in."""
+    slots = world.chain.shape[1]
+    return Scratch(
+        job=Handle(job),
+        here=Handle(empty_problems(1, slots)),
+        stage_slot=np.zeros(slots + 1, np.int64),
+        stage_end=np.zeros(slots + 1, np.int64),
+        link_now_s=np.zeros((world.epoch_links.shape[1], 2)),
+    )
 
 
 class Snapshot(NamedTuple):
@@ -268,14 +380,14 @@ def copy_arrays(arrays: ArraysT) -> ArraysT:
 
 
 class Handles(NamedTuple):
-    """The simulator's arrays as the kernels take them (see `sat_env.handles`)."""
+    """The simulator's arrays as the kernels take them."""
 
-    world: Any
-    trace: Any
-    state: Any
-    problems: Any
-    outcome: Any
-    job: Any
+    world: Handle
+    trace: Handle
+    state: Handle
+    problems: Handle
+    outcome: Handle
+    scratch: Handle
 
 
 class Simulator:
@@ -301,30 +413,34 @@ class Simulator:
         self.windows = split_windows(prepared.scenario.windows, split)
         world = self.world
         slots, levels = world.chain.shape[1], len(world.encode_entries_per_s)
-        span = world.route_rate_bps.shape[1]
         self.slots, self.blocks, self.levels = slots, len(world.block_flops), levels
         self.seeds = np.zeros(worlds, np.uint64)
         self.episodes = np.zeros(worlds, np.int64)
         self.state = empty_state(world, worlds)
-        self.problems = empty_problems(worlds, slots)
+        self._problems = empty_problems(worlds, slots)
+        self._described = False
         self.outcome = empty_outcome(worlds, slots)
         self.over = np.ones(worlds, np.bool_)
         self.cuts = np.zeros((worlds, slots), np.int64)
         self.plan_levels = np.zeros((worlds, slots), np.int64)
         self.trace = self._empty_trace(INITIAL_INTERVALS, 1)
-        self.job = job_run(slots + 1, world.micro_batches, span, world.route_links.shape[4], 1)
-        self.scratch = np.zeros((2, slots + 1), np.int64)
+        self._all = np.arange(worlds)
+        self._every, self._none = np.ones(worlds, np.bool_), np.zeros(worlds, np.bool_)
+        self._terms = np.zeros((worlds, len(TERMS) + 1))
+        self._forecast_epochs = prepared.scenario.forecast_epochs
+        self._unseen = np.zeros((0, vector_size(slots)), np.float32)
         self._point()
 
     def _point(self) -> None:
-        """Make the handles the kernels take; again whenever an array is replaced."""
+        """Make the work space and the handles the kernels take; again whenever an array is replaced."""
+        self.job = job_for(self.world, self.trace)
         self.handles = Handles(
-            world=world_handle(self.world),
-            trace=trace_handle(self.trace),
-            state=state_handle(self.state),
-            problems=problems_handle(self.problems),
-            outcome=outcome_handle(self.outcome),
-            job=job_run_handle(self.job),
+            world=self.prepared.handle,
+            trace=Handle(self.trace),
+            state=Handle(self.state),
+            problems=Handle(self._problems),
+            outcome=Handle(self.outcome),
+            scratch=Handle(make_scratch(self.world, self.job)),
         )
 
     def _empty_trace(self, outages: int, resets: int) -> Trace:
@@ -355,10 +471,6 @@ class Simulator:
         new.link_down_s[:, :, : old.link_down_s.shape[2]] = old.link_down_s
         new.reset_s[:, :, : old.reset_s.shape[2]] = old.reset_s
         self.trace = new
-        span = self.world.route_rate_bps.shape[1]
-        self.job = job_run(
-            self.slots + 1, self.world.micro_batches, span, self.world.route_links.shape[4], resets
-        )
         self._point()
 
     def begin(
@@ -384,9 +496,7 @@ class Simulator:
             self.episodes[which] = 0
         chosen = np.array(self.trace.window)
         if windows is None:
-            for b in which:
-                drawn = draw_window(self.seeds[b], self.episodes[b], len(self.windows))
-                chosen[b] = self.windows[drawn]
+            draw_windows(which, self.seeds, self.episodes, self.windows.start, len(self.windows), chosen)
         else:
             for window in np.atleast_1d(windows):
                 if window not in self.windows:
@@ -401,7 +511,6 @@ class Simulator:
                 self.handles.world,
                 self.handles.trace,
                 self.handles.state,
-                self.handles.problems,
                 which,
                 self.seeds,
                 self.episodes,
@@ -416,6 +525,22 @@ class Simulator:
             self._grow_trace(outages, resets)
         self.episodes[which] += 1
         self.over[which] = False
+        self._described = False
+
+    @property
+    def problems(self) -> Problems:
+        """The current decisions; of a world whose episode is over, the last one."""
+        if not self._described:
+            describe_worlds(
+                self.handles.world,
+                self.handles.trace,
+                self.handles.state,
+                self.handles.problems,
+                self.over,
+                self.handles.scratch.fields.link_now_s,
+            )
+            self._described = True
+        return self._problems
 
     def step(self, cuts: Ints, levels: Ints) -> None:
         """Take one step of every running world.
@@ -428,25 +553,57 @@ class Simulator:
         """
         self.cuts[...] = cuts
         self.plan_levels[...] = levels
-        step_worlds(
+        self._play(self._all, self._every, self._unseen)
+        self._described = False
+
+    def play(self, moves: NDArray[np.bool_], seen: NDArray[np.float32]) -> Array:
+        """Take one step, under the plans in `cuts` and `plan_levels`, of the worlds that move; see all.
+
+        Parameters
+        ----------
+        moves : (B,) bool
+        seen : (B, D) float32
+            Written: the observations (see `sat_env.observation`).
+
+        Returns
+        -------
+        terms : (B, 5)
+            The reward's terms and their sum; written over by the next call.
+        """
+        self._play(self._all, moves, seen)
+        self._described = False
+        return self._terms
+
+    def look(self, which: Ints, seen: NDArray[np.float32]) -> None:
+        """Write the observations of the worlds `which` into their rows of ``seen`` (B, D)."""
+        self._play(which, self._none, seen)
+
+    def _play(self, which: Ints, moves: NDArray[np.bool_], seen: NDArray[np.float32]) -> None:
+        play_worlds(
             self.handles.world,
             self.handles.trace,
             self.handles.state,
             self.handles.problems,
+            self._described,
             self.handles.outcome,
-            self.handles.job,
-            self.scratch,
+            self.handles.scratch,
+            which,
+            moves,
             self.cuts,
             self.plan_levels,
             self.over,
+            self._terms,
+            self._forecast_epochs,
+            seen,
         )
 
     def snapshot(self) -> Snapshot:
         """Return a copy of everything the worlds will ever depend on; plain arrays, so it can be pickled."""
+        problems = copy_arrays(self.problems)  # first: describing brings the state up to date
         return Snapshot(
             trace=copy_arrays(self.trace),
             state=copy_arrays(self.state),
-            problems=copy_arrays(self.problems),
+            problems=problems,
             seeds=self.seeds.copy(),
             episodes=self.episodes.copy(),
             over=self.over.copy(),
@@ -469,7 +626,8 @@ class Simulator:
         self._grow_trace(snapshot.trace.link_down_s.shape[2], snapshot.trace.reset_s.shape[2])
         self.trace = copy_arrays(snapshot.trace)
         self.state = copy_arrays(snapshot.state)
-        self.problems = copy_arrays(snapshot.problems)
+        self._problems = copy_arrays(snapshot.problems)
+        self._described = True
         self.seeds[...] = snapshot.seeds
         self.episodes[...] = snapshot.episodes
         self.over[...] = snapshot.over
@@ -514,7 +672,10 @@ class Simulator:
                     horizon_s,
                     copy.trace.link_down_s[b],
                 )
-                resets = redraw_rest(law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b)
+                fresh = np.empty(copy.trace.reset_s.shape[2] + 8)
+                resets = redraw_rest(
+                    law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b, fresh
+                )
                 if intervals <= copy.trace.link_down_s.shape[2] and resets <= copy.trace.reset_s.shape[2]:
                     break
                 copy._grow_trace(intervals, resets)
@@ -541,7 +702,7 @@ class Simulator:
             job.route_links[...] = -1
             now = float(self.state.epoch[-1] - 1 - self.state.start[-1]) * world.epoch_s
             times = (now, now + world.deadline_s, world.epoch_s, world.reboot_s, world.detect_s)
-            run(self.handles.job, stages, *times, 0.0, 0.0, self.trace.link_down_s[-1])
+            run(self.handles.scratch.fields.job, stages, *times, 0.0, 0.0, self.trace.link_down_s[-1])
             job.extent[1] = 0
         return self.job.times_s[:stages].copy()
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
 from sat_env.world import World
 
 Array = NDArray[np.float64]
@@ -28,12 +27,12 @@ class State(NamedTuple):
     resets_known_s: Array  # (B, V) resets up to here have had their effect
     link_busy_s: Array  # (B, W)
     expected_link_busy_s: Array  # (B, W)
+    links_free_s: Array  # (B,) when the last of the links is free
     ground_busy_s: Array  # (B,)
     expected_ground_busy_s: Array  # (B,)
     energy_j: Array  # (B, 4) ledger since reset: stored in batteries, spilled, unserved, drawn by jobs
-
-
-state_handle = handle_maker(State)
+    previous_cuts: Ints  # (B, K) the plan before, as executed
+    previous_levels: Ints  # (B, K)
 
 
 class Outcome(NamedTuple):
@@ -52,13 +51,10 @@ class Outcome(NamedTuple):
     slot_j: Array  # (B, K) drawn by the job on each slot: loading, computing, sending
 
 
-outcome_handle = handle_maker(Outcome)
-
-
 def empty_state(world: World, worlds: int) -> State:
     """Return the state arrays of B worlds, to be filled by `begin_world`."""
     nodes, links = world.window_nodes.shape[1], world.window_links.shape[1]
-    span = world.route_rate_bps.shape[1]
+    slots, span = world.chain.shape[1], world.route_rate_bps.shape[1]
 
     def zeros(*shape: int) -> Array:
         return np.zeros((worlds, *shape))
@@ -78,9 +74,12 @@ def empty_state(world: World, worlds: int) -> State:
         resets_known_s=zeros(nodes),
         link_busy_s=zeros(links),
         expected_link_busy_s=zeros(links),
+        links_free_s=zeros(),
         ground_busy_s=zeros(),
         expected_ground_busy_s=zeros(),
         energy_j=zeros(4),
+        previous_cuts=ints(slots),
+        previous_levels=ints(slots),
     )
 
 

@@ -12,10 +12,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sat_env.handles import handle_maker
+from sat_env.kernels import kernel, part, signed, small
 
 Array = NDArray[np.float64]
 
@@ -45,12 +44,9 @@ class Trace(NamedTuple):
     lost_s: Array  # (B, V) when a satellite is lost for good, inf: never
     items: Array  # (B, T) images or requests released at each epoch
     content: Array  # (B, T) content complexity of each job, mean 1
-    downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate each station's slice gives
-    rain_db: Array  # (B, T + H, S) attenuation at 45 deg elevation, 0 without rain
+    downlink_factor: Array  # (B, T + H, S) share of the clear-sky rate a station's slice gives; 1: not met
+    rain_db: Array  # (B, T + H, S) attenuation at 45 deg elevation; zeros, never written, without rain
     charge: Array  # (B, V) state of charge at the start, 0..1
-
-
-trace_handle = handle_maker(Trace)
 
 
 class TraceLaw(NamedTuple):
@@ -77,7 +73,7 @@ class TraceLaw(NamedTuple):
     )
 
 
-@njit(cache=True, inline="always")
+@small
 def mix(value):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (SplitMix64 finaliser)."""
     value = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
@@ -86,33 +82,33 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True)
+@signed("uint64(uint64,int64,int64)")
 def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
     """Return the key of one stream of one episode."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
 
 
-@njit(cache=True)
+@signed("float64(uint64,int64,int64)")
 def uniform(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return the `counter`-th uniform draw in (0, 1) of `subject`."""
     bits = mix(mix(key ^ np.uint64(subject)) ^ np.uint64(counter))
     return (float(bits >> np.uint64(12)) + 0.5) * (1.0 / 4503599627370496.0)  # 52 bits: never rounds to 1
 
 
-@njit(cache=True)
+@signed("float64(uint64,int64,int64,float64)")
 def exponential(key, subject, counter, mean):  # type: ignore[no-untyped-def]
     """Return an exponential draw."""
     return -mean * math.log(uniform(key, subject, counter))
 
 
-@njit(cache=True)
+@signed("float64(uint64,int64,int64)")
 def normal(key, subject, counter):  # type: ignore[no-untyped-def]
     """Return a standard normal draw (Box and Muller); uses counters 2c and 2c + 1."""
     radius = math.sqrt(-2.0 * math.log(uniform(key, subject, 2 * counter)))
     return radius * math.cos(2.0 * math.pi * uniform(key, subject, 2 * counter + 1))
 
 
-@njit(cache=True)
+@signed("float64(uint64,int64,int64,float64)")
 def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     """Return a log-normal draw of mean 1; exactly 1 when `sigma` is 0."""
     if sigma == 0.0:
@@ -120,7 +116,7 @@ def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     return math.exp(sigma * normal(key, subject, counter) - 0.5 * sigma * sigma)
 
 
-@njit(cache=True)
+@kernel
 def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     """Draw the length of one outage; uses counters c and c + 1."""
     shape = uniform(key, subject, counter)
@@ -131,7 +127,7 @@ def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     return law.low_s - math.log1p(u * math.expm1(-law.body_rate_per_s * span)) / law.body_rate_per_s
 
 
-@njit(cache=True)
+@part
 def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
     """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
     longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
@@ -143,7 +139,7 @@ def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
         counter += 3
 
 
-@njit(cache=True)
+@part
 def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyped-def]
     """Draw the outages of one link over [0, horizon_s) into ``into`` (n, 2).
 
@@ -190,7 +186,7 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
     return count
 
 
-@njit(cache=True)
+@part
 def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[no-untyped-def]
     """Add the recorded outages of a link to the `count` drawn ones, in order and joined where they overlap.
 
@@ -226,7 +222,7 @@ def add_logged(logged, link, start_s, horizon_s, into, count):  # type: ignore[n
     return needed
 
 
-@njit(cache=True)
+@part
 def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore[no-untyped-def]
     """Return when a satellite is lost, alone or with its plane; inf: not in this world."""
     lost = math.inf
@@ -237,16 +233,29 @@ def loss_time_s(key_loss, key_plane, law, node, plane, n_nodes):  # type: ignore
     return lost
 
 
-@njit(cache=True)
+@part
 def fill(values, value):  # type: ignore[no-untyped-def]
     """Set all of a 1-D array; a slice assignment takes numba a second to compile."""
     for i in range(values.shape[0]):
         values[i] = value
 
 
-@njit(cache=True)
+@kernel
 def draw_world(  # type: ignore[no-untyped-def]
-    seed, episode, b, window, trace, law, outages, links, link_ends, link_is_downlink, nodes, planes, anomaly
+    seed,
+    episode,
+    b,
+    window,
+    trace,
+    law,
+    outages,
+    links,
+    link_ends,
+    link_is_downlink,
+    nodes,
+    planes,
+    anomaly,
+    downlinks,
 ):
     """Draw the whole trace of world `b`.
 
@@ -257,6 +266,8 @@ def draw_world(  # type: ignore[no-untyped-def]
         do not depend on which window-local place an id has.
     anomaly : (T, N) bool
         Whether each of all N satellites is in the South Atlantic Anomaly during the epoch.
+    downlinks : (T + H, S) bool
+        Whether a job may meet a station's downlink in an epoch: only there is its fade drawn, which is slow.
 
     Returns
     -------
@@ -275,10 +286,11 @@ def draw_world(  # type: ignore[no-untyped-def]
     key = stream_key(seed, episode, STREAM_LINKS)
     needed = 0
     for w in range(links.shape[0]):
-        for n in range(trace.link_down_s.shape[2]):
-            trace.link_down_s[b, w, n, 0] = math.inf
-            trace.link_down_s[b, w, n, 1] = math.inf
         link = links[w]
+        if link < 0 or link_is_downlink[link]:
+            for n in range(trace.link_down_s.shape[2]):
+                trace.link_down_s[b, w, n, 0] = math.inf
+                trace.link_down_s[b, w, n, 1] = math.inf
         if link < 0:
             continue
         lost = math.inf
@@ -324,10 +336,9 @@ def draw_world(  # type: ignore[no-untyped-def]
         trace.content[b, t] = log_normal(key, 0, t, law.content_sigma)
 
     key = stream_key(seed, episode, STREAM_WEATHER)
-    for s in range(trace.downlink_factor.shape[2]):
-        for t in range(trace.downlink_factor.shape[1]):
-            trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma)
-            trace.rain_db[b, t, s] = 0.0
+    for t in range(trace.downlink_factor.shape[1]):
+        for s in range(trace.downlink_factor.shape[2]):
+            trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma) if downlinks[t, s] else 1.0
     if law.rain:
         draw_rain(stream_key(seed, episode, STREAM_RAIN), law, trace.rain_db[b])
 
@@ -339,7 +350,7 @@ def draw_world(  # type: ignore[no-untyped-def]
     return needed, resets_needed
 
 
-@njit(cache=True)
+@part
 def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
     """Draw each station's attenuation (T + H, S): exp of a stationary Ornstein-Uhlenbeck process."""
     spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
@@ -351,7 +362,7 @@ def draw_rain(key, law, rain_db):  # type: ignore[no-untyped-def]
             rain_db[t, s] = math.exp(law.rain_log_mean[s] + law.rain_log_sigma[s] * x)
 
 
-@njit(cache=True)
+@part
 def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-untyped-def]
     """Draw a satellite's resets: a Poisson process, faster in the Anomaly (by thinning)."""
     count = 0
@@ -369,7 +380,7 @@ def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-un
     return count
 
 
-@njit(cache=True)
+@kernel
 def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, link_down_s):  # type: ignore[no-untyped-def]
     """Replace what ``link_down_s`` (W, n, 2) holds beyond `now` by a fresh draw, given what is seen now.
 
@@ -416,10 +427,11 @@ def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, lin
     return needed
 
 
-@njit(cache=True)
-def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no-untyped-def]
+@kernel
+def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ignore[no-untyped-def]
     """Replace the resets, losses, jobs and weather of world `b` beyond `now` (epoch `t`) by a fresh draw.
 
+    ``fresh`` (m + 8,) is work space for the m resets a satellite of the trace has room for.
     Returns the resets a satellite needs room for.
     """
     horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
@@ -432,7 +444,7 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b):  # type: ignore[no
         while count < trace.reset_s.shape[2] and trace.reset_s[b, v, count] <= now:
             count += 1
         if nodes[v] >= 0 and law.reset_mtbf_s > 0.0:
-            fresh = np.full(trace.reset_s.shape[2] + 8, math.inf)
+            fill(fresh, math.inf)
             draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
             for i in range(fresh.shape[0]):
                 if now < fresh[i] < math.inf:

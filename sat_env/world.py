@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
-from sat_env.handles import handle_maker
+from sat_env.handles import Handle
 from sat_env.network.ground import rain_parameters, rain_step
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
@@ -46,14 +46,19 @@ class World(NamedTuple):
     route_rate_bps: Array  # (E, H, 2, K, K+1)
     route_latency_s: Array  # (E, 2, K, K+1)
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
-    route_station: Ints  # (E, 2, K, K+1) -1: not a ground route
+    epoch_links: NDArray[np.int32]  # (E, U) window-local links of all routes of the epoch, -1 padded
+    route_places: NDArray[np.int16]  # (E, 2, K, K+1, X) where in `epoch_links` each link stands, -1 padded
+    has_backups: NDArray[np.bool_]  # (E,) whether any route of the epoch has a backup
+    route_station: NDArray[np.int16]  # (E, 2, K, K+1) -1: not a ground route
     route_elevation_deg: Array  # (E, 2, K, K+1) of the exit at its station
     route_range_km: Array  # (E, 2, K, K+1) from the exit to its station
     light: Array  # (E, N) share of the panel's power
     epochs_to_change: Ints  # (E,) epochs until the chain differs from the current one
-    light_ahead: Array  # (E, N) mean of `light` over the coming forecast
+    slot_light: Array  # (E, K) of the chain's satellites
+    slot_light_ahead: Array  # (E, K) mean over the coming forecast
     window_nodes: Ints  # (Y, V) satellite of each local index, -1 padded
     window_links: Ints  # (Y, W) link of each local index, -1 padded
+    window_downlinks: NDArray[np.bool_]  # (Y, T + H, S) the downlinks that a job of the window may meet
     # payload and ground
     power: Power
     slot_mode: Ints  # (K,) fixed power mode, -1: the battery decides
@@ -92,9 +97,6 @@ class World(NamedTuple):
     law: TraceLaw
 
 
-world_handle = handle_maker(World)
-
-
 @dataclass(frozen=True)
 class Prepared:
     """A scenario with everything computed from it once."""
@@ -105,6 +107,11 @@ class Prepared:
     table: CompressionTable
     levels: tuple[str, ...]
     world: World
+
+    @functools.cached_property
+    def handle(self) -> Handle:
+        """`world` as the kernels take it."""
+        return Handle(self.world)
 
 
 @functools.lru_cache(maxsize=16)
@@ -203,6 +210,8 @@ def _world(
     is_llm = jobs.kind == "llm"
     rain = [rain_parameters(station) for station in ground.stations]
     chain, links, window_nodes, window_links = _localise(scenario, contacts)
+    light = contacts.light.astype(np.float64)
+    epoch_links, route_places = _epoch_links(links)
     slot_mode = np.full(scenario.chain.slots, -1, np.int64)
     if payload.slot_modes:
         slot_mode[:] = payload.slot_modes
@@ -215,14 +224,21 @@ def _world(
         route_rate_bps=np.ascontiguousarray(contacts.route_rate_bps, np.float64),
         route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
         route_links=links,
-        route_station=contacts.route_station.astype(np.int64),
+        epoch_links=epoch_links,
+        route_places=route_places,
+        has_backups=np.asarray((contacts.route_rate_bps[:, 0, 1] > 0).any(axis=(1, 2))),
+        route_station=contacts.route_station.astype(np.int16),
         route_elevation_deg=contacts.route_elevation_deg.astype(np.float64),
         route_range_km=contacts.route_range_km.astype(np.float64),
-        light=contacts.light.astype(np.float64),
-        light_ahead=_mean_ahead(contacts.light, scenario.forecast_epochs),
+        light=light,
+        slot_light=np.take_along_axis(light, contacts.chain, axis=1),
+        slot_light_ahead=np.take_along_axis(
+            _mean_ahead(contacts.light, scenario.forecast_epochs), contacts.chain, axis=1
+        ),
         epochs_to_change=_epochs_to_change(contacts.chain),
         window_nodes=window_nodes,
         window_links=window_links,
+        window_downlinks=_downlinks_met(scenario, contacts),
         power=power_constants(scenario.energy, payload),
         slot_mode=slot_mode,
         sensing_computes=payload.sensing_computes,
@@ -243,7 +259,7 @@ def _world(
         boundary_entries=entries * per_request,
         encode_entries_per_s=np.array([v.encode_entries_per_s * payload.codec_speedup for v in chosen]),
         decode_entries_per_s=np.array([v.decode_entries_per_s * payload.codec_speedup for v in chosen]),
-        error=table.error_at(profile.n_blocks)[:, levels],
+        error=np.ascontiguousarray(table.error_at(profile.n_blocks)[:, levels]),
         error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
         drop_knots=np.array(table.drop_knots),
         tokens=jobs.generated_tokens if is_llm else 0.0,
@@ -345,6 +361,27 @@ def _numbered(ids: NDArray[np.int32]) -> tuple[Ints, Ints]:
     rank[order] = np.arange(len(order))
     padding = int(used[0] < 0)
     return used[order][padding:].astype(np.int64), rank[inverse].reshape(ids.shape) - padding
+
+
+def _downlinks_met(scenario: Scenario, contacts: ContactPlan) -> NDArray[np.bool_]:
+    """Return (Y, T + H, S) whether a job of the window may use a station in an epoch: those of its routes."""
+    length, span = scenario.episode_epochs, contacts.route_rate_bps.shape[1]
+    stations = max(1, len(scenario.ground.stations))
+    used = (contacts.route_station[..., None] == np.arange(stations)).any(axis=(1, 2, 3))  # (E, S)
+    met = np.zeros((scenario.windows, length + span, stations), np.bool_)
+    for h in range(span):
+        met[:, h : h + length] |= used[: scenario.windows * length].reshape(-1, length, stations)
+    return met
+
+
+def _epoch_links(links: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
+    """Return the distinct links of each epoch's routes, (E, U), and their places there, like ``links``."""
+    used: list[Ints] = []
+    places = np.empty(links.shape, np.int16)
+    for epoch, rows in enumerate(links):
+        ids, places[epoch] = _numbered(rows)
+        used.append(ids)
+    return _padded(used).astype(np.int32), places
 
 
 def _padded(rows: list[Ints]) -> Ints:

@@ -80,6 +80,7 @@ def test_energy_balance_by_hand():
     simulated = simulator(prepare(scenario), seed=3)
     simulated.step(everything_elsewhere, np.zeros((1, sim.slots), np.int64))
     chain_next = world.chain[start + 1]
+    simulated.problem()  # who looks at the next decision finds the batteries up to date
     assert v in chain_next, "the sensing satellite stays for this seed"
     assert simulated.state.battery_j[0, v] == pytest.approx(expected_j, rel=1e-12)
 

@@ -50,7 +50,7 @@ IN_ANOMALY = np.arange(NODES) % 2 == 1  # for whole episodes: odd satellites
 
 
 def empty(worlds: int, epochs: int, nodes: int, links: int, *, outages: int = 60, resets: int = 60) -> Trace:
-    """Arrays full of 7, so that what is not drawn shows."""
+    """Arrays full of 7, so that what is not drawn shows; rain is 0 where none is drawn."""
     return Trace(
         window=np.zeros(worlds, np.int64),
         link_down_s=np.full((worlds, links, outages, 2), 7.0),
@@ -59,7 +59,7 @@ def empty(worlds: int, epochs: int, nodes: int, links: int, *, outages: int = 60
         items=np.full((worlds, epochs), 7.0),
         content=np.full((worlds, epochs), 7.0),
         downlink_factor=np.full((worlds, epochs + 3, STATIONS), 7.0),
-        rain_db=np.full((worlds, epochs + 3, STATIONS), 7.0),
+        rain_db=np.zeros((worlds, epochs + 3, STATIONS)),
         charge=np.full((worlds, nodes), 7.0),
     )
 
@@ -96,6 +96,7 @@ def draw(
             nodes,
             PLANE,
             anomaly,
+            np.ones(trace.downlink_factor.shape[1:], np.bool_),
         )
         assert found[0] <= trace.link_down_s.shape[2]
         assert found[1] <= trace.reset_s.shape[2]

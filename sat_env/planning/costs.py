@@ -11,22 +11,12 @@ the result even when it holds no block. A level counts only where an activation 
 slot that holds blocks; in a **canonical** plan all the others are 0.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-kernel = njit(cache=True, error_model="numpy")
-"""Compiles a function that is also called from Python."""
-
-inner = cast(Any, njit)(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compiles a function that only kernels call: a way in from Python is long to compile for tuples of many
-arrays.
-
-For the same reason kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would
-compile a second version.
-"""
+from sat_env.kernels import allocating_kernel, inner
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -275,7 +265,7 @@ def prices_row(prices: Any, b: int) -> Prices:
     )
 
 
-@kernel
+@allocating_kernel
 def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
     """Set to 0, in place, every level that has no effect."""
     start = 0

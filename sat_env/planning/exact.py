@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from sat_env.borrow import bare, borrow
+from sat_env.kernels import allocating_kernel, borrow, inner, part
 from sat_env.planning.costs import (
     F64,
     GROUND_ANY,
@@ -39,8 +39,6 @@ from sat_env.planning.costs import (
     Costs,
     Prices,
     costs_row,
-    inner,
-    kernel,
     make_canonical,
     neutral_prices,
     prices_row,
@@ -245,7 +243,7 @@ def solve(
     return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, bound_s, int(expansions[0]))
 
 
-@kernel
+@allocating_kernel
 def search_each(
     costs: Costs,
     prices: Prices,
@@ -323,7 +321,7 @@ def search(costs: Costs, prices: Prices, ws: Workspace, max_expansions: int) -> 
 # --- arcs -----------------------------------------------------------------------------------------
 
 
-@bare
+@part
 def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Fill the arc tables of `ws`."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -373,7 +371,7 @@ def _prepare(costs: Costs, prices: Prices, ws: Workspace) -> None:
                     ws.reach[k, start] = start
 
 
-@bare
+@part
 def _stage_sum_s(
     costs: Costs, prices: Prices, k: int, end: int, theta: float, work_s: float, token_s: float
 ) -> float:
@@ -388,7 +386,7 @@ def _stage_sum_s(
     return sum_s
 
 
-@bare
+@part
 def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s: float) -> float:
     """Return what a stage adds to the objective if it is the bottleneck."""
     m, tokens = costs.micro_batches, costs.n_tokens
@@ -401,7 +399,7 @@ def _stage_period_s(costs: Costs, prices: Prices, k: int, work_s: float, token_s
 # --- backward: bounds and plans -------------------------------------------------------------------
 
 
-@bare
+@part
 def _backward(
     costs: Costs,
     prices: Prices,
@@ -464,7 +462,7 @@ def _backward(
     return at_source
 
 
-@bare
+@part
 def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[float, float, float]:
     """Consider the plan of the last `_backward`; return its sum (`theta` of the loop), error and period."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -497,7 +495,7 @@ def _trace(costs: Costs, prices: Prices, ws: Workspace, theta: float) -> tuple[f
     return sum_s, error, period_s
 
 
-@bare
+@part
 def _copy(source: I64, target: I64) -> None:
     """Copy a plan."""
     for row in range(2):
@@ -505,7 +503,7 @@ def _copy(source: I64, target: I64) -> None:
             target[row, k] = source[row, k]
 
 
-@bare
+@part
 def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
     """Make ``ws.trial`` the best plan if it is better; say whether it is."""
     value = priced_span_s(costs, prices, ws.trial[CUTS], ws.trial[LEVELS])
@@ -516,7 +514,7 @@ def _consider(costs: Costs, prices: Prices, ws: Workspace) -> bool:
     return better
 
 
-@bare
+@part
 def _polish(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Improve the best plan by single moves: a cut or a level by one, a slot emptied."""
     n_slots, n_blocks, n_levels = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1]
@@ -608,7 +606,7 @@ def _floors(costs: Costs, prices: Prices, ws: Workspace) -> None:
                 here[FLOOR_LOOP] = min(here[FLOOR_LOOP], tokens * loop_s + there[FLOOR_LOOP])
 
 
-@bare
+@part
 def _wait_before(
     wait_first: float, wait_last: float, floor_s: float, service_s: float, release_s: float, m: int
 ) -> tuple[float, float, float]:
@@ -618,7 +616,7 @@ def _wait_before(
     return max(release_s, first), max(release_s + (m - 1) * floor_s, wait_last - service_s), floor_s
 
 
-@bare
+@part
 def _waits(costs: Costs, prices: Prices, ws: Workspace, deadline_s: float) -> None:
     """Fill ``ws.wait``.
 
@@ -690,14 +688,14 @@ def _waits(costs: Costs, prices: Prices, ws: Workspace, deadline_s: float) -> No
                 here[WAIT_LAST] = min(here[WAIT_LAST], last)
 
 
-@bare
+@part
 def _source(ws: Workspace, floor: int) -> float:
     """Return a floor at the source."""
     at_source: float = min(ws.floor[IN, 0, 0, floor], ws.floor[OUT, 0, 0, floor])
     return at_source
 
 
-@bare
+@part
 def _keep(ws: Workspace, t: int, lam: float) -> None:
     """Keep the last pass as bound `t`."""
     kinds, slots, boundaries = ws.pass_.shape
@@ -708,7 +706,7 @@ def _keep(ws: Workspace, t: int, lam: float) -> None:
     ws.parts.lam[t] = lam
 
 
-@bare
+@part
 def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
     """Return a bound on the objective of the plans of part g."""
     bound_s: float = ws.parts.dual_s[g, 0] + ws.parts.low_s[g]
@@ -718,7 +716,7 @@ def _part_bound_s(ws: Workspace, g: int, n_thetas: int) -> float:
     return bound_s
 
 
-@bare
+@part
 def _dual(costs: Costs, prices: Prices, ws: Workspace, g: int, i: int, theta: float) -> None:
     """Bound part g: maximise the Lagrangian dual over lambda, by the crossing of its two best lines.
 
@@ -845,7 +843,7 @@ def _bound(costs: Costs, prices: Prices, ws: Workspace) -> int:
     return n_live
 
 
-@bare
+@part
 def _tighten(costs: Costs, prices: Prices, ws: Workspace) -> None:
     """Raise ``ws.bound_s`` by what is released too late.
 
@@ -868,7 +866,7 @@ def _tighten(costs: Costs, prices: Prices, ws: Workspace) -> None:
 # --- forward: labels ------------------------------------------------------------------------------
 
 
-@bare
+@part
 def _hopeless(
     costs: Costs,
     prices: Prices,
@@ -929,14 +927,14 @@ def _hopeless(
     return True
 
 
-@bare
+@part
 def _write(values: F64, at: int, new: F64) -> None:
     """Store a label's values."""
     for column in range(9):
         values[at, column] = new[column]
 
 
-@bare
+@part
 def _estimate_s(
     costs: Costs, prices: Prices, ws: Workspace, kind: int, slot: int, boundary: int, value: F64
 ) -> float:
@@ -986,7 +984,7 @@ def _expand(costs: Costs, prices: Prices, ws: Workspace, n_live: int, width: int
     return int(expansions)
 
 
-@bare
+@part
 def _expand_in(
     costs: Costs,
     prices: Prices,
@@ -1118,7 +1116,7 @@ def _expand_in(
     return expansions
 
 
-@bare
+@part
 def _compute(
     costs: Costs, prices: Prices, k: int, end: int, work_s: float, token_s: float, load_s: float, label: F64
 ) -> None:
@@ -1135,7 +1133,7 @@ def _compute(
     label[PEAK] = max(label[PEAK], _stage_period_s(costs, prices, k, work_s, token_s))
 
 
-@bare
+@part
 def _send(
     costs: Costs, prices: Prices, ws: Workspace, i: int, j: int, boundary: int, level: int, label: F64
 ) -> None:
@@ -1157,7 +1155,7 @@ def _send(
     label[PEAK] = max(label[PEAK], ws.hop_period_s[i, boundary, j, level])
 
 
-@bare
+@part
 def _insert(
     costs: Costs,
     prices: Prices,
@@ -1229,7 +1227,7 @@ def _insert(
     return True
 
 
-@bare
+@part
 def _make_room(
     values: F64, links: I64, heads: I64, boundary: int, width: int, estimate_s: float, free: int
 ) -> int:

@@ -23,11 +23,11 @@ or slots of finite size, need the full recurrence of `sat_env.pipeline`.
 
 import numpy as np
 
-from sat_env.borrow import bare
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices, kernel
+from sat_env.kernels import allocating_kernel, part
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
 
 
-@bare
+@part
 def serve(first: float, last: float, service_s: float, release_s: float, m: int) -> tuple[float, float]:
     """Completion of micro-batches 1 and `m` (the last) after one more server; see the module."""
     return (
@@ -36,21 +36,21 @@ def serve(first: float, last: float, service_s: float, release_s: float, m: int)
     )
 
 
-@bare
+@part
 def transfer_s(costs: Costs, i: int, j: int, boundary: int, level: int) -> float:
     """Seconds one micro-batch occupies the hop i -> j; inf where the hop is unusable."""
     rate = costs.rate_bps[i, j]
     return 8.0 * costs.boundary_bytes[boundary, level] / rate if rate > 0.0 else np.inf
 
 
-@bare
+@part
 def token_ratio(costs: Costs, boundary: int, level: int) -> float:
     """Bytes of one token-step per byte of a micro-batch: transfer and codec seconds scale with it."""
     whole = costs.boundary_bytes[boundary, level]
     return costs.token_bytes[boundary, level] / whole if whole > 0.0 else 0.0
 
 
-@bare
+@part
 def summed_error(costs: Costs, cuts: I64, levels: I64) -> float:
     """Return `plan_error`."""
     total = 0.0
@@ -62,14 +62,14 @@ def summed_error(costs: Costs, cuts: I64, levels: I64) -> float:
     return total
 
 
-@kernel
+@allocating_kernel
 def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
     """Error of a plan: the sum over the activations that leave a slot."""
     total: float = summed_error(costs, cuts, levels)
     return total
 
 
-@bare
+@part
 def makespan(costs: Costs, load_weight: float, cuts: I64, levels: I64) -> float:
     """Seconds from now until the last result is on the ground, loads weighed by `load_weight`.
 
@@ -126,7 +126,7 @@ def makespan(costs: Costs, load_weight: float, cuts: I64, levels: I64) -> float:
     return last + costs.n_tokens * max(loop_s, m * slowest_s)
 
 
-@bare
+@part
 def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     """Return what `prices` adds to the makespan of a feasible plan."""
     n_slots = costs.rate_bps.shape[0]
@@ -156,7 +156,7 @@ def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     return total + prices.bottleneck * busiest_s
 
 
-@kernel
+@allocating_kernel
 def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     """Predicted makespan of a plan.
 
@@ -183,14 +183,14 @@ def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     return span_s
 
 
-@kernel
+@allocating_kernel
 def objective(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     """Return what planners minimise: makespan (loads weighed) plus price terms; inf as in `predict`."""
     value: float = priced_span_s(costs, prices, cuts, levels)
     return value
 
 
-@bare
+@part
 def priced_span_s(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
     """Return `objective`."""
     span_s = makespan(costs, prices.load_weight, cuts, levels)

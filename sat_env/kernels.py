@@ -1,0 +1,93 @@
+"""How functions become kernels: numba, cached on disk, one thread, IEEE division."""
+
+# mypy: disable-error-code="no-untyped-call, import-untyped"
+from __future__ import annotations
+
+from typing import Any, cast
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+_compile = cast(Any, njit)
+
+_plain = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+kernel = _compile(**_plain, _nrt=False)
+"""Compiles a function that is also called from Python, and allocates nothing: numba then counts no references
+to the arrays it reads, which took a third of a step."""
+
+part = _compile(**_plain, _nrt=False, no_cpython_wrapper=True)
+"""Compiles such a function that only kernels call: a way in from Python takes long to compile (and calling
+it from there ends the interpreter)."""
+
+
+def signed(signature: str) -> Any:
+    """Return a decorator as `kernel` for one signature, to which arguments are cast: literals make no versions."""
+    return _compile(signature, **_plain, _nrt=False)
+
+
+small = _compile(**_plain, _nrt=False, no_cpython_wrapper=True, forceinline=True)
+"""Compiles a `part` that is made one with every kernel that calls it."""
+
+allocating_kernel = _compile(**_plain)
+"""Compiles a function that is also called from Python."""
+
+inner = _compile(**_plain, no_cpython_wrapper=True)
+"""Compiles a function that only an `allocating_kernel` calls.
+
+Kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would compile a second version.
+"""
+
+
+@cast(Any, intrinsic)
+def prefetch(typing_context, array, place):  # type: ignore[no-untyped-def]
+    """Ask the processor to fetch ``array[place]`` (an index for each axis) into its cache, without waiting."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = signature.args[0]
+        view = make_array(kind)(context, builder, arguments[0])
+        indices = cgutils.unpack_tuple(builder, arguments[1])
+        strides = cgutils.unpack_tuple(builder, view.strides)
+        address = builder.ptrtoint(view.data, ir.IntType(64))
+        for index, stride in zip(indices, strides, strict=True):
+            wide = index if index.type.width == 64 else builder.sext(index, stride.type)
+            address = builder.add(address, builder.mul(wide, stride))
+        pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), i32, i32, i32]),
+            "llvm.prefetch.p0",
+        )
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, place), generate
+
+
+@cast(Any, intrinsic)
+def borrow(typing_context, fields):  # type: ignore[no-untyped-def]
+    """Return the tuple `fields`, nested ones included, with arrays that own nothing: a `part` may take them.
+
+    Whoever borrows keeps the arrays alive for as long as they are used.
+    """
+
+    def stripped(context, builder, kind, value):  # type: ignore[no-untyped-def]
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            return array._getvalue()
+        if isinstance(kind, types.BaseTuple):
+            for i, inner in enumerate(kind.types):
+                element = stripped(context, builder, inner, builder.extract_value(value, i))
+                value = builder.insert_value(value, element, i)
+        return value
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return stripped(context, builder, fields, arguments[0])
+
+    return fields(fields), generate
