@@ -16,9 +16,11 @@ from agents.interface import Flat, Ints
 from agents.planner import Array, BatchPlanner
 from agents.prices import shifted
 from baselines.priced import Constants, longest_s
-from sat_env.planning.costs import F64, costs_row, inner, kernel, make_canonical
+from sat_env.handles import Handle
+from sat_env.kernels import allocating_kernel, inner
+from sat_env.planning.costs import F64, costs_row, make_canonical
 from sat_env.planning.predict import makespan, plan_error, serve, transfer_s
-from sat_env.problem import Problems, problems_handle, tabulate
+from sat_env.problem import Problems, tabulate
 from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
@@ -112,7 +114,7 @@ class CandidateMaker:
         power = self.world.power
         describe_plans(
             tabulate(self.world, problems),
-            problems_handle(problems),
+            Handle(problems),
             Scales(
                 self.world.epoch_s,
                 self.world.deadline_s,
@@ -235,7 +237,7 @@ def _describe_after(scales, out, busy_s, charge):  # type: ignore[no-untyped-def
     out[20] = max(0.0, busy_s[slots] / scales.epoch_s - 1.0)
 
 
-@kernel
+@allocating_kernel
 def describe_plans(costs, problems, scales, cuts, levels, described, offered):  # type: ignore[no-untyped-def]
     """Make the plans of N problems canonical; write what is known of each, and which are offered.
 

@@ -1,6 +1,6 @@
 """How functions become kernels: numba, cached on disk, one thread, IEEE division."""
 
-# mypy: disable-error-code="no-untyped-call, import-untyped"
+# mypy: disable-error-code="no-untyped-call, import-untyped, attr-defined"
 from __future__ import annotations
 
 from typing import Any, cast
@@ -82,8 +82,8 @@ def borrow(typing_context, fields):  # type: ignore[no-untyped-def]
             array.parent = cgutils.get_null_value(array.parent.type)
             return array._getvalue()
         if isinstance(kind, types.BaseTuple):
-            for i, inner in enumerate(kind.types):
-                element = stripped(context, builder, inner, builder.extract_value(value, i))
+            for i, field in enumerate(kind.types):
+                element = stripped(context, builder, field, builder.extract_value(value, i))
                 value = builder.insert_value(value, element, i)
         return value
 
