@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -20,14 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gymnasium
 import numpy as np
+from numba import njit
 from rich.console import Console
 from rich.table import Table
 
 import sat_env
 from sat_env import encodings
-from sat_env.execution import assemble, calm_hops, run_calm
-from sat_env.knowledge import describe
+from sat_env.knowledge import describe_hops, describe_slots
+from sat_env.observation import encode_row
 
+EPISODE = 151  # steps of an episode of WalkerOutage, with the one that begins it
 PLAN = [4, 8, 12, 12, 12, 12, 1, 1, 1, 1, 1, 1]  # WalkerOutage on three slots, 8 bit
 
 
@@ -93,69 +96,65 @@ def vector(scenario: str, worlds: int, action: list[int] | None) -> Callable[[in
 
 
 def parts(worlds: int, repeats: int) -> dict[str, float]:
-    """Return microseconds a world takes in each part of a step (describe twice over is not a step)."""
-    from numba import njit
-
+    """Return microseconds a world takes in each part of a step, with `worlds` that fit the processor's cache."""
     env = sat_env.SatVectorEnv(worlds, "WalkerOutage")
     env.reset(seed=0)
-    env.step(np.tile(PLAN, (worlds, 1)))
-    simulator = env.worlds.simulator
-    cuts, levels = simulator.cuts, simulator.plan_levels
-    scratch = simulator.scratch
-    micro_batches = simulator.world.micro_batches
-
-    @njit
-    def execute(world, trace, state, problems, job, cuts, levels, scratch):  # type: ignore[no-untyped-def]
-        for b in range(worlds):
-            stages = assemble(
-                world, trace, state, problems, job, b, cuts[b], levels[b], scratch[0], scratch[1]
-            )[0]
-            until = calm_hops(world, trace, state, job, b, stages, scratch[0])
-            run_calm(job, stages, 0.0, until, micro_batches)
-
-    @njit
-    def describe_all(world, trace, state, problems):  # type: ignore[no-untyped-def]
-        for b in range(worlds):
-            describe(world, trace, state, problems, b)
-
     actions = np.tile(PLAN, (worlds, 1))
-    previous = simulator.problems.previous_cuts
-    found = {
-        "decode": lambda n: [
-            encodings.decode(simulator.world, "plan", actions, previous, cuts.copy(), levels.copy())
-            for _ in range(n)
-        ],
-        "execute (calm)": lambda n: [
-            execute(
-                simulator.handles.world,
-                simulator.handles.trace,
-                simulator.handles.state,
-                simulator.handles.problems,
-                simulator.handles.job,
-                cuts,
-                levels,
-                scratch,
-            )
-            for _ in range(n)
-        ],
-        "describe": lambda n: [
-            describe_all(
-                simulator.handles.world,
-                simulator.handles.trace,
-                simulator.handles.state,
-                simulator.handles.problems,
-            )
-            for _ in range(n)
-        ],
-        "observe": lambda n: [env.worlds.observe() for _ in range(n)],
-        "begin an episode": lambda n: [simulator.begin() for _ in range(n)],
+    env.step(actions)
+    simulator = env.worlds.simulator
+    handles, scratch = simulator.handles, simulator.handles.scratch
+    cuts, levels, over = simulator.cuts, simulator.plan_levels, simulator.over
+    previous, every = simulator.state.previous_cuts, np.ones(worlds, np.bool_)
+    seen = env.worlds.observe()
+
+    @njit
+    def slots(world, trace, state, scratch):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            describe_slots(world, trace, state, b, scratch.here, 0)
+
+    @njit
+    def hops(world, trace, state, scratch):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            describe_hops(world, trace, state, b, scratch.here, 0, scratch.link_now_s)
+
+    @njit
+    def entries(world, scratch, seen):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            encode_row(world, scratch.here, 0, 8, seen[b])
+
+    def step() -> None:
+        if over.all():
+            simulator.begin()
+        simulator.play(every, seen)
+
+    found: dict[str, tuple[Callable[[], object], int]] = {
+        "decode": (
+            lambda: encodings.decode(simulator.world, "plan", actions, previous, cuts, levels),
+            20,
+        ),
+        "step and observe": (step, 20),
+        "of these, describe slots (twice)": (
+            lambda: slots(handles.world, handles.trace, handles.state, scratch),
+            20,
+        ),
+        "of these, describe hops": (
+            lambda: hops(handles.world, handles.trace, handles.state, scratch),
+            20,
+        ),
+        "of these, observation": (lambda: entries(handles.world, scratch, seen), 20),
+        "begin an episode": (simulator.begin, 3),
     }
-    for run in found.values():
-        run(1)
-    return {
-        name: float(np.median([timed(run, 3) for _ in range(repeats)])) / worlds * 1e6
-        for name, run in found.items()
-    }
+
+    def repeat(run: Callable[[], object], n: int) -> None:
+        for _ in range(n):
+            run()
+
+    figures = {}
+    for name, (run, count) in found.items():
+        run()
+        timings = [timed(lambda n, run=run: repeat(run, n), count) for _ in range(repeats)]  # type: ignore[misc]
+        figures[name] = float(np.median(timings)) / worlds * 1e6
+    return figures
 
 
 COLD = """
@@ -165,17 +164,27 @@ import sat_env
 env = sat_env.SatEnv("WalkerOutage")
 env.reset(seed=0)
 env.step(env.action_space.sample())
-print(time.perf_counter() - started)
+print(time.perf_counter() - started, time.process_time())
 """
 
 
-def import_to_first_step_s() -> float:
-    """Return wall seconds from import to the first step in a new process, compiled code cached."""
-    runs = [
-        float(subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    return min(runs)
+def import_to_first_step_s(repeats: int) -> tuple[float, float]:
+    """Return wall seconds from import to the first step of a new process, and CPU seconds of the first of all.
+
+    The first has everything cached, the second everything to compile, once.
+    """
+
+    def run(cache: str | None) -> tuple[float, float]:
+        environment = os.environ if cache is None else {**os.environ, "NUMBA_CACHE_DIR": cache}
+        found = subprocess.run(
+            [sys.executable, "-c", COLD], env=environment, capture_output=True, text=True, check=True
+        )
+        wall_s, cpu_s = map(float, found.stdout.split())
+        return wall_s, cpu_s
+
+    with tempfile.TemporaryDirectory() as empty:
+        compile_s = run(empty)[1]
+    return min(run(None)[0] for _ in range(repeats)), compile_s
 
 
 def world_megabytes(worlds: int) -> float:
@@ -207,6 +216,7 @@ def main() -> None:
         if worlds == 1024:
             figures["vector1024_over_cartpole"] = round(ratio, 3)
     note("vector1024-random", vector("WalkerOutage", 1024, None), 8, 1024)
+    note("vector1024-episodes", vector("WalkerOutage", 1024, PLAN), EPISODE, 1024)
     if "StarlinkLLM" in sat_env.scenario_names():
         outage = note("single-random", single("WalkerOutage", None), 300, 1)
         starlink = note("single-StarlinkLLM-random", single("StarlinkLLM", None), 300, 1)
@@ -214,7 +224,9 @@ def main() -> None:
     for name, microseconds in parts(256, repeats).items():
         figures[f"us_per_world/{name}"] = round(microseconds, 3)
     figures["megabytes_1024_worlds"] = round(world_megabytes(1024), 1)
-    figures["import_to_first_step_s"] = round(import_to_first_step_s(), 2)
+    cached_s, compile_s = import_to_first_step_s(3)
+    figures["import_to_first_step_s"] = round(cached_s, 2)
+    figures["compile_to_first_step_cpu_s"] = round(compile_s, 1)
     if arguments.json:
         print(json.dumps(figures))
         return
