@@ -24,7 +24,7 @@ from sat_env.compression.measure import MENU, Fold
 from sat_env.compression.network import N_BLOCKS, digits, folds
 from sat_env.compression.sparsifier import N_CUTS, N_ENTRIES, Masks, these_cuts, train_masks
 from sat_env.compression.table import CompressionTable, load_table
-from sat_env.compression.train import Settings, load_masks, load_network
+from sat_env.compression.train import FIRST_SEED, Settings, load_masks, load_network
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Args:
     """Training passes a round."""
     max_rounds: int = 5
     """Rounds at most."""
-    n_folds: int = 2
+    n_folds: int = 5
     """Folds of the first cross-validation that are used."""
 
 
@@ -125,8 +125,8 @@ def main(args: Args) -> None:
     torch.set_num_threads(1)
     pipeline, table = Pipeline(), load_table("digits-vit")
     images, labels = digits()
-    jobs = [(0, fold) for fold in range(args.n_folds)]
-    splits = [folds(Settings().n_folds, 0)[fold] for _, fold in jobs]
+    jobs = [(FIRST_SEED, fold) for fold in range(args.n_folds)]
+    splits = folds(Settings().n_folds, FIRST_SEED)[: args.n_folds]
     networks = [load_network(args.out, job) for job in jobs]
 
     def start() -> list[Masks]:
