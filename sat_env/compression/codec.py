@@ -89,8 +89,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("int8", bits=8),
         Recipe("int4-ec", bits=4, entropy=True, span=3.5),
         Recipe("mask22-float32", keep=0.221, number="float32", bits=32),
-        Recipe("mask22-int8", keep=0.221, bits=8, span=42.0),
-        Recipe("mask22-int8-ec", keep=0.221, bits=8, entropy=True, span=42.0),
+        Recipe("mask22-int8", keep=0.221, bits=8, span=46.0),
+        Recipe("mask22-int8-ec", keep=0.221, bits=8, entropy=True, span=46.0),
         Recipe("mask12-int6-ec", keep=0.125, bits=6, entropy=True, span=12.0),
         Recipe("mask06-int4-ec", keep=0.0625, bits=4, entropy=True, span=3.0),
     )

@@ -7,7 +7,7 @@ Each network, each set of masks and each fold's measurement is a file of its own
 run goes on where it stopped. Results depend on the seeds alone, not on the number of jobs.
 
 What is reported comes from cross-validations `FIRST_SEED` and up. Settings were chosen beforehand, on the test
-parts of the first two folds of another one (`choosing_images`), never on theirs.
+parts of the first two folds of others (`choosing_images`), never on theirs.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def jobs_of(settings: Settings) -> list[Job]:
 
 
 def choosing_images() -> NDArray[np.int64]:
-    """Return the images (n,) on which settings were chosen."""
-    return np.concatenate([test for _, test in folds(5, CHOOSING_SEED)[:2]])
+    """Return the images (n,) on which settings were chosen: two folds of each choosing seed."""
+    return np.unique(np.concatenate([test for s in CHOOSING_SEEDS for _, test in folds(5, s)[:2]]))
 
 
 def train_fold(out: Path, settings: Settings, job: Job) -> None:
