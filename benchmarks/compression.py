@@ -423,12 +423,12 @@ def main(args: Args) -> None:
         "predicted_vs_measured_mae_points": plans["mae_points_below_2"],
         "chain": links,
         "never_chosen_on": never_chosen_on(bench),
-        "masks_against_topk": masks_against_topk(bench),
         "accumulation": accumulation(bench),
         "plans": plans,
         "content": by_content,
         "rule": rule_against_fixed(bench),
         "split_inference": split_inference(bench),
+        "masks_against_topk": masks_against_topk(bench),
         "networks": len(bench.folds),
     }
     if args.figures:
