@@ -163,10 +163,10 @@ class Measured(NamedTuple):
     """What the table takes from one fold: n images it never saw, P plans, R levels."""
 
     rows: NDArray[np.int64]  # (n,) of the data set
-    complexity: Floats  # (n,)
     correct: NDArray[np.bool_]  # (P, n)
     error: Floats  # (P, n) nats
     bits: Floats  # (R,) coded bits per entry, mean over the cuts
+    throughput: Floats  # (R, 2) entries per second of encoding and decoding
 
 
 def measure_fold(out: Path, settings: Settings, job: Job) -> None:
@@ -177,13 +177,12 @@ def measure_fold(out: Path, settings: Settings, job: Job) -> None:
         return
     fold = load_fold(out, settings, job)
     outcome = measure.judge(fold, [measure.run_plan(fold, plan) for plan in table_plans(settings)])
-    bits = [
-        32.0
-        if name == "none"
-        else np.mean([measure.coded_bits(fold, RECIPES[name], c) for c in range(N_CUTS)])
-        for name in MENU
-    ]
-    measured = Measured(fold.rows, fold.complexity, outcome.correct, outcome.error, np.array(bits))
+    bits, throughput = np.full(len(MENU), 32.0), np.full((len(MENU), 2), np.inf)
+    for level, recipe in enumerate(RECIPES[name] for name in MENU):
+        if recipe.name != "none":
+            bits[level] = np.mean([measure.coded_bits(fold, recipe, cut) for cut in range(N_CUTS)])
+            throughput[level] = measure.throughput(fold, recipe)
+    measured = Measured(fold.rows, outcome.correct, outcome.error, bits, throughput)
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, **measured._asdict())
     partial.replace(path)
@@ -209,13 +208,19 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
     drop, drop_se = measure.mean_and_error(base - correct[n_single:])
     knots = measure.fit_drop(summed, drop)
     bits = np.mean([part.bits for part in parts], axis=0)
-    one_fold = load_fold(out, settings, jobs[0])
-    levels = tuple(_level(name, float(b), one_fold) for name, b in zip(MENU, bits, strict=True))
+    throughput = np.median([part.throughput for part in parts], axis=0)
+    levels = tuple(
+        Level(name, RECIPES[name].keep, RECIPES[name].bits, float(b), *map(float, speeds))
+        for name, b, speeds in zip(MENU, bits, throughput, strict=True)
+    )
     accuracy, accuracy_se = measure.mean_and_error(base)
     table = CompressionTable("digits-vit", levels, np.arange(1, N_BLOCKS) / N_BLOCKS, errors, knots, {})
     residual = np.abs(table.accuracy_drop(summed) - drop)
     small = table.accuracy_drop(summed) < 0.02
-    complexity = measure.by_image(rows, [part.complexity for part in parts])
+    images, labels = digits()
+    train = [folds(settings.n_folds, seed)[fold][0] for seed, fold in jobs]
+    fits = [measure.fit_complexity(images[seen], labels[seen]) for seen in train]
+    complexity = measure.by_image(rows, [fit.of(images[part]) for fit, part in zip(fits, rows, strict=True)])
     by_image = error[n_single:].mean(0) / error[n_single:].mean()
     bins = np.array_split(np.argsort(complexity), 8)
     provenance: dict[str, Any] = {
@@ -246,13 +251,6 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
         },
     }
     return CompressionTable("digits-vit", levels, table.positions, errors, knots, provenance)
-
-
-def _level(name: str, bits: float, fold: Fold) -> Level:
-    recipe = RECIPES[name]
-    if name == "none":
-        return Level(name, 1.0, 32, bits, np.inf, np.inf)
-    return Level(name, recipe.keep, recipe.bits, bits, *measure.throughput(fold, recipe))
 
 
 def main(args: Args) -> None:
