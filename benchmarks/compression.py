@@ -521,6 +521,9 @@ def draw(result: dict[str, Any], table: CompressionTable, folder: Path) -> None:
         axes[0].plot([], [], marker, color=colour, label=kind)
     axes[0].set(xscale="log", xlabel="compression ratio", ylabel="accuracy drop, points", title="three cuts")
     axes[0].set_yscale("symlog", linthresh=2)
+    ratios = [4, 8, 16, 32, 64]
+    axes[0].set_xticks(ratios, [f"{ratio}x" for ratio in ratios])
+    axes[0].minorticks_off()
     axes[0].legend()
     by = result["content"]
     axes[1].errorbar(
