@@ -3,13 +3,15 @@
     python benchmarks/compression.py --quick            under a minute, first cross-validation only
     python benchmarks/compression.py --json --figures docs/figures
 
-Uses the checkpoints of `python -m sat_env.compression.train`, which it makes where they are missing (once,
-about 10 minutes on two cores), and the shipped table. Standard errors take the images as the independent
-draws; the cross-validation seeds of an image are averaged first.
+Uses the checkpoints of `python -m sat_env.compression.train` and the shipped table. Checkpoints that are
+missing it makes, once: about 10 minutes on two cores, and as long again for the masks to compare with, which
+--quick does without. Standard errors take the images as the independent draws; the cross-validation seeds of
+an image are averaged first.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -86,7 +88,12 @@ class Bench:
 
     def by_image(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """Average over the seeds of an image."""
-        return measure.by_image(self.folds, values)
+        return measure.by_image([fold.rows for fold in self.folds], values)
+
+    def fresh(self) -> np.ndarray:
+        """Which images (images,) no setting was chosen on."""
+        seen = np.unique(np.concatenate([fold.rows for fold in self.folds]))
+        return ~np.isin(seen, train.choosing_images())
 
 
 def correct(fold: Fold, output: torch.Tensor) -> np.ndarray:
@@ -108,12 +115,17 @@ def plan_at(cuts: Sequence[int], level: int) -> list[int]:
 def prepare(args: Args) -> Bench:
     """Load the folds, after training what is missing."""
     train.claim(args.out, args.settings)
-    jobs = [job for job in train.jobs_of(args.settings) if job[0] == 0 or not args.quick]
+    jobs = [job for job in train.jobs_of(args.settings) if job[0] == train.FIRST_SEED or not args.quick]
     arguments = train.Args(args.settings, out=args.out, jobs=args.jobs)
     if not all(train.is_trained(args.out, job) for job in jobs):
         train.run_all("networks and masks", train.train_fold, arguments, jobs)
+    if not args.quick and not all(train.is_trained(args.out, job, k) for job in jobs for k in train.RIVALS):
+        train.run_all("masks to compare with", train.train_rivals, arguments, jobs)
     return Bench(
-        [train.load_fold(args.out, args.settings, job) for job in jobs], jobs, load_table("digits-vit"), args
+        [train.load_fold(args.out, args.settings, job) for job in jobs],
+        jobs,
+        load_table("digits-vit-2"),
+        args,
     )
 
 
@@ -121,7 +133,6 @@ def prepare(args: Args) -> Bench:
 def chain(bench: Bench) -> dict[str, Any]:
     """Sparsify, quantise, entropy-code over three cuts: real bytes of what really travels."""
     result: dict[str, Any] = {}
-    overhead = []
     for name in CHAIN:
         n_bytes, n_entries, outputs = 0, 0, []
         for fold in bench.folds:
@@ -139,14 +150,28 @@ def chain(bench: Bench) -> dict[str, Any]:
             outputs.append(measure.run(fold, at_cut))
             n_bytes += sum(map(len, sent))
             n_entries += len(THREE_CUTS) * fold.streams[0].numel()
-            if recipe.entropy:
-                stream, site = fold.streams[3][:64], fold.sites[3, name]
-                ideal = information_bits(stream, recipe, site)
-                overhead.append(8 * len(encode(stream, recipe, site)) / ideal - 1)
         drop, accuracy = bench.drop(outputs), bench.accuracy(outputs)
         result[name] = {"ratio": 32 * n_entries / (8 * n_bytes), "drop_points": drop, "accuracy": accuracy}
-    result["coded_over_entropy_percent"] = float(100 * np.mean(overhead))
+    for name in MENU[3:]:
+        overhead = []
+        for fold, cut in itertools.product(bench.folds, THREE_CUTS):
+            stream, site = fold.streams[cut - 1][:64], fold.sites[cut - 1, name]
+            ideal = information_bits(stream, RECIPES[name], site)
+            overhead.append(8 * len(encode(stream, RECIPES[name], site)) / ideal - 1)
+        result[f"coded_over_entropy_percent {name}"] = float(100 * np.mean(overhead))
     return result
+
+
+def never_chosen_on(bench: Bench) -> dict[str, Any]:
+    """Accuracy without compression, and what the chain loses, on images that no setting was chosen on."""
+    fresh = bench.fresh()
+    plan = plan_at(THREE_CUTS, STRONG)
+    lost = [fold.correct * 1.0 - correct(fold, measure.run_plan(fold, plan)) for fold in bench.folds]
+    return {
+        "images": int(fresh.sum()),
+        "base_accuracy": percent(bench.by_image([fold.correct for fold in bench.folds])[fresh]),
+        "chain_drop_points": percent(bench.by_image(lost)[fresh]),
+    }
 
 
 def sparsified(fold: Fold, masks: Masks | None, keep: float, cuts: Sequence[int]) -> torch.Tensor:
@@ -161,23 +186,16 @@ def sparsified(fold: Fold, masks: Masks | None, keep: float, cuts: Sequence[int]
 
 
 def masks_against_topk(bench: Bench) -> dict[str, Any]:
-    """Accuracy of learned masks and of top-k at every cut alone, and over three cuts."""
+    """Accuracy and error of learned masks and their rivals at every cut alone, and over several."""
     images, _ = digits()
-    first = [k for k, job in enumerate(bench.jobs) if job[0] == 0]
     splits = [folds(bench.args.settings.n_folds, seed)[fold][0] for seed, fold in bench.jobs]
     centred = [
         Masks(streams_of(fold.network, images[rows])).requires_grad_(False)
         for fold, rows in zip(bench.folds, splits, strict=True)
     ]
     kinds: dict[str, list[Masks | None]] = {"topk": [None] * len(bench.folds), "topk centred": list(centred)}
-    kinds["joint"] = [train.load_masks(bench.args.out, "joint", job) for job in bench.jobs]
-    for kind in ("separate", "static"):  # trained for the first cross-validation only
-        kinds[kind] = [
-            train.load_masks(bench.args.out, kind, job) if job[0] == 0 else None for job in bench.jobs
-        ]
-    first_bench = Bench(
-        [bench.folds[k] for k in first], [bench.jobs[k] for k in first], bench.table, bench.args
-    )
+    for kind in ("joint",) if bench.args.quick else train.KINDS:
+        kinds[kind] = [train.load_masks(bench.args.out, kind, job) for job in bench.jobs]
     sets = {
         **{f"cut {cut}": (cut,) for cut in range(1, 8)},
         "cuts 2,4,6": THREE_CUTS,
@@ -186,19 +204,17 @@ def masks_against_topk(bench: Bench) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for keep in (0.0625,) if bench.args.quick else (0.125, 0.0625):
         for title, cuts in sets.items():
-            row: dict[str, Any] = {}
-            outputs: dict[str, list[torch.Tensor]] = {}
-            for kind, masks in kinds.items():
-                rival = kind in ("separate", "static")
-                if rival and len(cuts) == 1:
-                    continue
-                part, pool = (first, first_bench) if rival else (range(len(bench.folds)), bench)
-                outputs[kind] = [sparsified(bench.folds[k], masks[k], keep, cuts) for k in part]
-                row[kind] = pool.accuracy(outputs[kind]) | {"error_nats": pool.error(outputs[kind])}
-            row["joint - topk"] = bench.gain(outputs["joint"], outputs["topk"])
-            if "separate" in outputs:
-                joint = [outputs["joint"][k] for k in first]
-                row["joint - separate"] = first_bench.gain(joint, outputs["separate"])
+            outputs = {
+                kind: [sparsified(f, m, keep, cuts) for f, m in zip(bench.folds, masks, strict=True)]
+                for kind, masks in kinds.items()
+                if len(cuts) > 1 or kind not in train.RIVALS
+            }
+            row: dict[str, Any] = {
+                kind: bench.accuracy(output) | {"error_nats": bench.error(output)}
+                for kind, output in outputs.items()
+            }
+            for rival in [kind for kind in outputs if kind != "joint"]:
+                row[f"joint - {rival}"] = bench.gain(outputs["joint"], outputs[rival])
             result[f"keep {keep} {title}"] = row
     return result
 
@@ -259,15 +275,38 @@ def predicted_against_measured(bench: Bench) -> dict[str, Any]:
 
 
 def content(bench: Bench, errors_by_image: np.ndarray) -> dict[str, Any]:
-    """Error of the random plans by content complexity, in eight bins of images, relative to the mean."""
-    complexity = bench.by_image([fold.complexity for fold in bench.folds])
-    relative = errors_by_image / errors_by_image.mean()
-    bins = np.array_split(np.argsort(complexity), 8)
+    """Error of the random plans by content complexity, in eight bins of images, relative to the mean.
+
+    The power in the measure is the one that comes nearest to proportionality on the images that settings were
+    chosen on; the bins hold the others.
+    """
+    images, labels = digits()
+    splits = [folds(bench.args.settings.n_folds, seed)[fold] for seed, fold in bench.jobs]
+
+    def complexities(power: float) -> np.ndarray:
+        fits = [measure.fit_complexity(images[rows], labels[rows], power) for rows, _ in splits]
+        return bench.by_image([fit.of(images[f.rows]) for fit, f in zip(fits, bench.folds, strict=True)])
+
+    def by_eighth(complexity: np.ndarray, error: np.ndarray) -> np.ndarray:
+        bins = np.array_split(np.argsort(complexity), 8)
+        relative = error / error.mean()
+        rows = [(complexity[b].mean(), *measure.mean_and_error(relative[b])) for b in bins]
+        return np.array(rows).T
+
+    fresh = bench.fresh()
+    off = {}
+    for power in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0):
+        mean, relative, _ = by_eighth(complexities(power)[~fresh], errors_by_image[~fresh])
+        off[f"power {power:g}"] = float(np.abs(mean - relative).mean())
+    complexity = complexities(measure.COMPLEXITY_POWER)[fresh]
+    mean, relative, error = by_eighth(complexity, errors_by_image[fresh])
     return {
-        "complexity": [float(complexity[rows].mean()) for rows in bins],
-        "relative_error": [float(relative[rows].mean()) for rows in bins],
-        "relative_error_se": [float(relative[rows].std(ddof=1) / np.sqrt(len(rows))) for rows in bins],
-        "rank_correlation": float(spearmanr(complexity, errors_by_image).statistic),
+        "off_proportionality_where_chosen": off,
+        "images": int(fresh.sum()),
+        "complexity": mean.tolist(),
+        "relative_error": relative.tolist(),
+        "relative_error_se": error.tolist(),
+        "rank_correlation": float(spearmanr(complexity, errors_by_image[fresh]).statistic),
     }
 
 
@@ -386,12 +425,13 @@ def main(args: Args) -> None:
         "chain_drop_points_se": end_to_end["drop_points"]["se"],
         "predicted_vs_measured_mae_points": plans["mae_points_below_2"],
         "chain": links,
-        "masks_against_topk": masks_against_topk(bench),
+        "never_chosen_on": never_chosen_on(bench),
         "accumulation": accumulation(bench),
         "plans": plans,
         "content": by_content,
         "rule": rule_against_fixed(bench),
         "split_inference": split_inference(bench),
+        "masks_against_topk": masks_against_topk(bench),
         "networks": len(bench.folds),
     }
     if args.figures:
@@ -484,6 +524,9 @@ def draw(result: dict[str, Any], table: CompressionTable, folder: Path) -> None:
         axes[0].plot([], [], marker, color=colour, label=kind)
     axes[0].set(xscale="log", xlabel="compression ratio", ylabel="accuracy drop, points", title="three cuts")
     axes[0].set_yscale("symlog", linthresh=2)
+    ratios = [4, 8, 16, 32, 64]
+    axes[0].set_xticks(ratios, [f"{ratio}x" for ratio in ratios])
+    axes[0].minorticks_off()
     axes[0].legend()
     by = result["content"]
     axes[1].errorbar(

@@ -1,7 +1,5 @@
 """Pooling, plan drawing, the drop map and the complexity measure."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ deterministic = settings(deadline=None, derandomize=True, max_examples=40)
 
 
 def test_folds_are_put_back_in_the_order_of_the_images_and_averaged_over_seeds():
-    parts = [SimpleNamespace(rows=np.array(rows)) for rows in ([2, 0], [1, 3], [0, 1], [3, 2])]
+    parts = [np.array(rows) for rows in ([2, 0], [1, 3], [0, 1], [3, 2])]
     values = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])]
     assert measure.by_image(parts, values).tolist() == [[0.5, 0.0, 1.0, 1.0]]
 

@@ -155,7 +155,8 @@ def test_folds_cover_every_image_once():
 def test_augmentation_keeps_pixels_in_range(images):
     turned = augment(images, torch.Generator().manual_seed(0))
     assert turned.shape == images.shape and turned.min() >= 0 and turned.max() <= 1 + 1e-6
-    assert len(images) + 96 * (turned == images).flatten(1).all(1).sum() < 2 * 96
+    unchanged = (turned == images).flatten(1).all(1).float().mean()
+    assert 0.1 < unchanged < 0.4
 
 
 def test_a_network_follows_its_seed():

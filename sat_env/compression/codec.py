@@ -89,8 +89,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("int8", bits=8),
         Recipe("int4-ec", bits=4, entropy=True, span=3.5),
         Recipe("mask22-float32", keep=0.221, number="float32", bits=32),
-        Recipe("mask22-int8", keep=0.221, bits=8, span=42.0),
-        Recipe("mask22-int8-ec", keep=0.221, bits=8, entropy=True, span=42.0),
+        Recipe("mask22-int8", keep=0.221, bits=8, span=46.0),
+        Recipe("mask22-int8-ec", keep=0.221, bits=8, entropy=True, span=46.0),
         Recipe("mask12-int6-ec", keep=0.125, bits=6, entropy=True, span=12.0),
         Recipe("mask06-int4-ec", keep=0.0625, bits=4, entropy=True, span=3.0),
     )
@@ -160,14 +160,8 @@ def quantise(activation: Tensor, recipe: Recipe, site: Site | None = None) -> Qu
     """
     deviation = activation if site is None else activation - site.centre
     kept = select(deviation, recipe.keep, site)
-    magnitudes = magnitudes_of(recipe)
-    scale = torch.tensor([[[site.step]]]) if site else _scale(deviation * kept, recipe, magnitudes)
-    size = deviation.abs() / scale
-    if recipe.number == "int":
-        index = size.round().clamp(max=float(magnitudes[-1]))
-    else:
-        index = torch.bucketize(size, (magnitudes[1:] + magnitudes[:-1]) / 2)
-    return Quantised(kept, (index * deviation.sign() * kept).to(torch.int16), scale)
+    scale = torch.tensor([[[site.step]]]) if site else _scale(deviation * kept, recipe)
+    return _rounded(deviation, kept, scale, recipe)
 
 
 def dequantise(quantised: Quantised, recipe: Recipe, site: Site | None = None) -> Tensor:
@@ -226,8 +220,9 @@ def calibrate(activation: Tensor, recipe: Recipe, centre: Tensor, bias: Tensor, 
     largest = float(magnitudes_of(recipe)[-1])
     span = recipe.span * size if np.isfinite(recipe.span) else float(deviation[kept].abs().max())
     # The step goes through float32 as the payload's scales do.
-    site = Site(centre, bias, weight, float(np.float32(span / largest)), plain)
-    return Site(centre, bias, weight, site.step, _statistics(quantise(activation, recipe, site), axis=(0,)))
+    step = float(np.float32(span / largest))
+    quantised = _rounded(deviation, kept, torch.tensor([[[step]]]), recipe)
+    return Site(centre, bias, weight, step, _statistics(quantised, axis=(0,)))
 
 
 MAGIC = b"SATC"
@@ -346,7 +341,18 @@ def information_bits(activation: Tensor, recipe: Recipe, site: Site) -> float:
     return float(bits - np.log2(np.where(negative, p, 1 - p)).sum())
 
 
-def _scale(deviation: Tensor, recipe: Recipe, magnitudes: Tensor) -> Tensor:
+def _rounded(deviation: Tensor, kept: Tensor, scale: Tensor, recipe: Recipe) -> Quantised:
+    """Round what is kept of the deviations (n, tokens, channels) to the number format."""
+    magnitudes = magnitudes_of(recipe)
+    size = deviation.abs() / scale
+    if recipe.number == "int":
+        index = size.round().clamp(max=float(magnitudes[-1]))
+    else:
+        index = torch.bucketize(size, (magnitudes[1:] + magnitudes[:-1]) / 2)
+    return Quantised(kept, (index * deviation.sign() * kept).to(torch.int16), scale)
+
+
+def _scale(deviation: Tensor, recipe: Recipe) -> Tensor:
     """Scale (1, 1, channels) or (n, tokens, 1) that maps the largest entry, or the span, to the top."""
     axes = (0, 1) if recipe.per == "channel" else (2,)
     largest = deviation.abs().amax(axes, keepdim=True)
@@ -354,7 +360,7 @@ def _scale(deviation: Tensor, recipe: Recipe, magnitudes: Tensor) -> Tensor:
         count = (deviation != 0).sum(axes, keepdim=True).clamp(min=1)
         rms = (deviation.square().sum(axes, keepdim=True) / count).sqrt()
         largest = torch.minimum(largest, recipe.span * rms)
-    return torch.where(largest > 0, largest / magnitudes[-1], torch.ones(()))
+    return torch.where(largest > 0, largest / magnitudes_of(recipe)[-1], torch.ones(()))
 
 
 def _statistics(quantised: Quantised, axis: tuple[int, ...]) -> Statistics:

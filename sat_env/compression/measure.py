@@ -21,6 +21,7 @@ from sat_env.compression.network import DigitsViT
 from sat_env.compression.sparsifier import N_CUTS, Masks, any_cuts, divergence, masked_streams_of, streams_of
 
 MENU = ("none", "float8", "mask22-int8", "mask22-int8-ec", "mask12-int6-ec", "mask06-int4-ec")
+COMPLEXITY_POWER = 5.0  # chosen by `content` of benchmarks/compression.py
 Plan = Sequence[int]  # (7,) index into MENU for each cut
 Floats = NDArray[np.float64]
 
@@ -120,14 +121,18 @@ def judge(fold: Fold, outputs: Sequence[Tensor]) -> Outcome:
     return Outcome(np.array(correct), np.maximum(np.array(error), 0.0))
 
 
-def by_image(folds: Sequence[Fold], values: Sequence[NDArray[Any]]) -> Floats:
-    """Average what folds say of an image, over the seeds; values (.., n) of each fold to (.., images)."""
-    n_images = 1 + max(int(fold.rows.max()) for fold in folds)
+def by_image(rows: Sequence[NDArray[np.int64]], values: Sequence[NDArray[Any]]) -> Floats:
+    """Average what folds say of an image, over the seeds.
+
+    `rows` (n,) are the images of each fold, `values` (.., n) what it says of them; returns (.., images), in
+    the order of the data set.
+    """
+    n_images = 1 + max(int(part.max()) for part in rows)
     total = np.zeros((*values[0].shape[:-1], n_images))
     count = np.zeros(n_images)
-    for fold, value in zip(folds, values, strict=True):
-        total[..., fold.rows] += value
-        count[fold.rows] += 1
+    for part, value in zip(rows, values, strict=True):
+        total[..., part] += value
+        count[part] += 1
     seen = count > 0
     average: Floats = total[..., seen] / count[seen]
     return average
@@ -185,25 +190,26 @@ class Complexity(NamedTuple):
     """How hard an input is to tell apart, known before any of it is computed: errors grow in proportion."""
 
     prototypes: Floats  # (classes, pixels) mean training image of each class
+    power: float
     scale: float  # training mean of the raw measure
 
     def of(self, images: Tensor) -> Floats:
         """Content complexity (n,) of images (n, 8, 8): 1 on average over the training images.
 
-        The fourth power of the distance to the nearest prototype over that to the second nearest.
+        A power of the distance to the nearest prototype over that to the second nearest.
         """
         pixels = images.flatten(1).double().numpy()
         square = np.square(pixels[:, None] - self.prototypes).sum(-1)
         nearest, second = np.sort(square, axis=1)[:, :2].T
-        measure: Floats = np.square(nearest / second) / self.scale
+        measure: Floats = (nearest / second) ** (self.power / 2) / self.scale
         return measure
 
 
-def fit_complexity(images: Tensor, labels: Tensor) -> Complexity:
+def fit_complexity(images: Tensor, labels: Tensor, power: float = COMPLEXITY_POWER) -> Complexity:
     """Fit the prototypes to training images (n, 8, 8) and their labels (n,)."""
     pixels = images.flatten(1).double()
     prototypes = torch.stack([pixels[labels == c].mean(0) for c in np.unique(labels)]).numpy()
-    return Complexity(prototypes, float(Complexity(prototypes, 1.0).of(images).mean()))
+    return Complexity(prototypes, power, float(Complexity(prototypes, power, 1.0).of(images).mean()))
 
 
 def coded_bits(fold: Fold, recipe: Recipe, cut: int, batch: int = 64) -> float:
@@ -214,17 +220,17 @@ def coded_bits(fold: Fold, recipe: Recipe, cut: int, batch: int = 64) -> float:
 
 
 def throughput(
-    fold: Fold, recipe: Recipe, cut: int = 3, batch: int = 64, repeats: int = 7
+    fold: Fold, recipe: Recipe, cut: int = 3, batch: int = 64, repeats: int = 15
 ) -> tuple[float, float]:
-    """Entries per second of `encode` and `decode` on this thread: the median of a few runs."""
+    """Entries per second of CPU time of `encode` and `decode` on one thread: the median of a few runs."""
     stream, site = fold.streams[cut][:batch], fold.sites.get((cut, recipe.name))
     payload = encode(stream, recipe, site)
     encoding, decoding = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.thread_time()
         encode(stream, recipe, site)
-        middle = time.perf_counter()
+        middle = time.thread_time()
         decode(payload, site)
         encoding.append(middle - start)
-        decoding.append(time.perf_counter() - middle)
+        decoding.append(time.thread_time() - middle)
     return stream.numel() / float(np.median(encoding)), stream.numel() / float(np.median(decoding))
