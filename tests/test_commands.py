@@ -117,6 +117,8 @@ def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
         [sys.executable, str(ROOT / "train.py"), "--algo", "ppo", "--scenario", "PaperStatic", "--steps", "2000000",
          "--episodes", "1", "--out", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        # A shell that runs the tests in the background has children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint.pkl").is_file():
