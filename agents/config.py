@@ -45,6 +45,8 @@ class PPOConfig:
     """Logarithm of the first standard deviation of continuous actions."""
     versus: bool = True
     """Reward against the tuned planner on the same trace; off: against the reference latency."""
+    foresight: int = 0
+    """Jobs of which the critic, and it alone, is told what they took the tuned planner on the same trace."""
     traces: int = 4
     """Episodes each world plays before they come again; 0: always new ones."""
     dev_episodes: int = 12
@@ -56,8 +58,9 @@ class PPOConfig:
         for name in ("steps", "num_envs", "rollout_epochs", "batch_size", "update_epochs", "dev_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.traces < 0:
-            raise ValueError(f"traces = {self.traces}: must be at least 0")
+        for name in ("traces", "foresight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
         if self.dev_every < 1:
             raise ValueError(f"dev_every = {self.dev_every}: must be at least 1")
         if not 0 <= self.gamma <= 1 or not 0 <= self.gae_lambda <= 1:
@@ -70,7 +73,7 @@ class PPOConfig:
 class RolloutConfig:
     """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
 
-    steps: int = 9_600
+    steps: int = 28_800
     """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
     num_envs: int = 32
     """Worlds side by side."""
@@ -82,18 +85,16 @@ class RolloutConfig:
     """Jobs that the critic's value sums up."""
     explore: float = 0.1
     """Share of decisions in which the walk takes a candidate at random."""
-    margin: float = 0.03
-    """Reference latencies by which a candidate must look better than the tuned plan to be taken."""
     width: int = 64
     """Of the hidden layers."""
     passes: int = 15
     """Over the data, for each fit."""
-    dev_episodes: int = 16
+    dev_episodes: int = 32
     """Development episodes played to choose the best weights."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in ("explore", "margin") and getattr(self, field.name) < 1:
+            if field.name != "explore" and getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
         if self.num_envs < 4:
             raise ValueError(
@@ -101,8 +102,6 @@ class RolloutConfig:
             )
         if not 0 <= self.explore <= 1:
             raise ValueError(f"explore = {self.explore}: must be in 0..1")
-        if not self.margin >= 0:
-            raise ValueError(f"margin = {self.margin}: must be at least 0")
 
 
 _SCRATCH = PPOConfig(

@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.config import Algorithm, Config, PPOConfig, RolloutConfig
 from agents.imitation import clone_planner
-from agents.networks import FusedPolicy, SlotTransformerPolicy
+from agents.networks import ForesightPolicy, FusedPolicy, SlotTransformerPolicy
 from agents.planner import BatchPlanner
 from agents.rollouts import Learner
 from agents.saved import make_interface
@@ -21,6 +21,8 @@ from agents.worlds import AgentWorlds
 from baselines.priced import Constants
 from sat_env.scenario import Scenario
 from sat_env.world import prepare
+
+FORESIGHT_ALGORITHMS = ("prices", "choice", "ppo")  # whose networks are stable-baselines3's own
 
 
 class Run(NamedTuple):
@@ -38,10 +40,19 @@ def make_worlds(run: Run) -> AgentWorlds:
     assert isinstance(run.config, PPOConfig)
     prepared = prepare(run.scenario)
     interface = make_interface(run.algorithm, prepared.world, run.scenario.forecast_epochs, run.constants)
-    opponent = BatchPlanner(prepared.world, run.constants) if run.config.versus else None
+    config = run.config
+    opponent = BatchPlanner(prepared.world, run.constants) if config.versus or config.foresight else None
     worlds = SlotwiseWorlds if run.algorithm == "maskable" else AgentWorlds
     return worlds(
-        prepared, interface, run.config.num_envs, opponent, run.config.traces, "train", first_seed(run)
+        prepared,
+        interface,
+        config.num_envs,
+        opponent,
+        config.versus,
+        config.foresight,
+        config.traces,
+        "train",
+        first_seed(run),
     )
 
 
@@ -60,6 +71,11 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
     """Return an untrained PPO; for imitation, one that was taught the planner's plans."""
     config = run.config
     assert isinstance(config, PPOConfig)
+    if config.foresight and run.algorithm not in FORESIGHT_ALGORITHMS:
+        raise ValueError(
+            f"foresight = {config.foresight}: must be 0 for {run.algorithm}, "
+            f"above only for {', '.join(FORESIGHT_ALGORITHMS)}"
+        )
     env = make_worlds(run)
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     policy_kwargs: dict[str, Any] = {"log_std_init": config.log_std_init} if continuous else {}
@@ -71,6 +87,9 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
         policy_kwargs["net_arch"] = list(config.hidden)
         if isinstance(env.action_space, gymnasium.spaces.MultiDiscrete):
             policy = FusedPolicy
+        elif config.foresight:
+            policy = ForesightPolicy
+            policy_kwargs["unseen"] = config.foresight
     kind = MaskablePPO if run.algorithm == "maskable" else PPO
     model: OnPolicyAlgorithm = kind(
         policy,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.distributions import DiagGaussianDistribution, MultiCategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import Tensor, nn
 
 from agents import tokens
@@ -263,3 +264,52 @@ class FusedPolicy(ActorCriticPolicy):
         space: Any = self.action_space
         self.action_dist = FusedCategoricals(space.nvec.tolist())
         super()._build(lr_schedule)
+
+
+class ForesightPolicy(ActorCriticPolicy):
+    """An asymmetric actor and critic: the last entries of an observation are for the critic alone.
+
+    What the critic knows of luck to come drops out of the advantages (Pinto et al., arXiv 1710.06542); the actor
+    plays without it.
+
+    Parameters
+    ----------
+    unseen : int
+        How many entries the actor does not see.
+    """
+
+    def __init__(self, *args: Any, unseen: int, **kwargs: Any) -> None:
+        self.unseen = unseen
+        super().__init__(*args, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "unseen": self.unseen}
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor: Any = ForesightExtractor(
+            self.features_dim, self.unseen, self.net_arch, self.activation_fn
+        )
+
+
+class ForesightExtractor(nn.Module):
+    """Hidden layers of actor and critic, which see different shares of an observation."""
+
+    def __init__(self, size: int, unseen: int, net_arch: Any, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.seen = size - unseen
+        self.actor = MlpExtractor(self.seen, net_arch, activation)
+        self.critic = MlpExtractor(size, net_arch, activation)
+        del self.actor.value_net, self.critic.policy_net
+        self.latent_dim_pi, self.latent_dim_vf = self.actor.latent_dim_pi, self.critic.latent_dim_vf
+
+    def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the actor's and the critic's last layers read."""
+        return self.forward_actor(flat), self.forward_critic(flat)
+
+    def forward_actor(self, flat: Tensor) -> Tensor:
+        """Return what the actor's last layer reads; entries it does not see may be missing."""
+        return self.actor.forward_actor(flat[:, : self.seen])
+
+    def forward_critic(self, flat: Tensor) -> Tensor:
+        """Return what the critic's last layer reads."""
+        return self.critic.forward_critic(flat)

@@ -52,7 +52,7 @@ def fit(
     width: int,
     passes: int,
     seed: int,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 5e-3,
     batch: int = 512,
     decay: float = 0.02,
 ) -> Ensemble:

@@ -35,6 +35,7 @@ from sat_env.simulator import NO_PLAN, Simulator, Snapshot
 from sat_env.world import Prepared, World
 
 WEIGHTS = "weights.npz"
+MARGINS = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3])  # reference latencies
 PAIR = len(FEATURES) + 2 * len(DESCRIPTION)  # numbers known of a candidate beside the tuned plan
 SPACES = (
     gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),
@@ -310,21 +311,58 @@ class Learner:
         ensemble = fit(
             pairs, np.clip(advantage_s, -bound_s, bound_s), fold, config.width, config.passes, fit_seed
         )
-        margin_s = config.margin * self.prepared.scenario.reference_latency_s
+        unseen_s = ensemble.each(pairs)[fold, np.arange(len(fold))]  # by the member that did not learn it
+        margin_s, gain_s = best_margin(
+            unseen_s, advantage_s, decision, world, self.prepared.scenario.reference_latency_s * MARGINS
+        )
         self.chooser = Chooser(ensemble, margin_s)
         if self.logger is not None:
             self.logger.record("train/samples", len(advantage_s))
-            unseen_s = ensemble.each(pairs)[fold, np.arange(len(fold))]  # by the member that did not learn it
-            gain_s = chosen_gain_s(unseen_s + margin_s, advantage_s, decision)
+            self.logger.record("train/margin_s", margin_s)
             self.logger.record("train/unseen_advantage_s", gain_s)
 
 
-def chosen_gain_s(cost_s: Array, advantage_s: Array, decision: Ints) -> float:
-    """Return the mean advantage of the candidates with the least cost below zero, over all decisions tried."""
+def best_margin(
+    cost_s: NDArray[np.floating[Any]], advantage_s: Array, decision: Ints, world: Ints, margins_s: Array
+) -> tuple[float, float]:
+    """Return the margin under which unseen decisions gain most for sure, and what they gain on average.
+
+    For sure: the mean advantage plus its standard error, worlds being the independent draws. Where no margin
+    gains, it is infinite: the tuned plan is always taken.
+
+    Parameters
+    ----------
+    cost_s : (n,)
+        Predicted for candidates by who did not learn from them.
+    advantage_s : (n,)
+        What they cost beyond the tuned plan.
+    decision, world : (n,)
+        Of which decision and world each is a candidate.
+    margins_s : (M,)
+        To choose from.
+    """
+    best_s, margin_s, gain_s = 0.0, math.inf, 0.0
+    for tried_s in margins_s.tolist():
+        each = chosen_gains_s(cost_s + tried_s, advantage_s, decision, world)
+        mean_s = float(each.mean())
+        sure_s = mean_s + float(each.std(ddof=1)) / math.sqrt(len(each))
+        if sure_s < best_s:
+            best_s, margin_s, gain_s = sure_s, tried_s, mean_s
+    return margin_s, gain_s
+
+
+def chosen_gains_s(
+    cost_s: NDArray[np.floating[Any]], advantage_s: Array, decision: Ints, world: Ints
+) -> Array:
+    """Return, for each world, the mean advantage of the candidates with the least cost below zero.
+
+    Every decision that was tried counts; one without such a candidate as 0.
+    """
     order = np.lexsort((cost_s, decision))
-    first = np.unique(decision[order], return_index=True)[1]
-    best = order[first]
-    return float(np.where(cost_s[best] < 0.0, advantage_s[best], 0.0).mean())
+    first = order[np.unique(decision[order], return_index=True)[1]]
+    gain_s = np.where(cost_s[first] < 0.0, advantage_s[first], 0.0)
+    worlds, place = np.unique(world[first], return_inverse=True)
+    return np.bincount(place, gain_s, len(worlds)) / np.bincount(place, minlength=len(worlds))
 
 
 def rows_of(snapshot: Snapshot, which: Ints) -> Snapshot:

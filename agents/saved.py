@@ -79,10 +79,18 @@ def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
     return (MaskablePPO if algorithm == "maskable" else PPO).load(path, device="cpu", **options)
 
 
+def unseen_by_actor(model: Any) -> int:
+    """Return how many of the last entries of an observation are for the critic alone."""
+    return int(getattr(getattr(model, "policy", None), "unseen", 0))
+
+
 def predictor(model: Any) -> Predict:
     """Return the most likely actions of a model as a function."""
+    unseen = unseen_by_actor(model)
 
     def predict(flat: Flat, masks: NDArray[np.bool_] | None) -> NDArray[Any]:
+        if unseen:  # the critic's part: what stands there is the same to the actor
+            flat = np.pad(flat, ((0, 0), (0, unseen)))
         options = {} if masks is None else {"action_masks": masks}
         return np.asarray(model.predict(flat, deterministic=True, **options)[0])
 
@@ -179,10 +187,9 @@ class SavedPolicy:
             if self.card.algorithm == "ppo-transformer":
                 trained.policy = resized(trained.policy, made)
                 trained.observation_space, trained.action_space = made.observation_space, made.action_space
-            if (
-                made.observation_space != trained.observation_space
-                or made.action_space != trained.action_space
-            ):
+            unseen = unseen_by_actor(trained)
+            size = trained.observation_space.shape[0] - unseen
+            if made.observation_space.shape != (size,) or made.action_space != trained.action_space:
                 raise ValueError(
                     f"agent = {self.name!r}: was trained on {self.card.scenario}, with other observations or "
                     f"actions than this scenario's {world.chain.shape[1]} slots and {len(world.block_flops)} "

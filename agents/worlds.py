@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
@@ -33,8 +34,8 @@ class AgentWorlds(SatVecEnv):
 
     The reward is the opponent's latency minus the agent's, over the scenario's reference latency: how much
     better the agent fared in the same weather, outages and arrivals. The exogenous noise, common to both,
-    drops out, and the sum of rewards is what the agent gains in J. Without an opponent its latency counts as
-    the reference: the reward is then 1 - latency / reference.
+    drops out, and the sum of rewards is what the agent gains in J. Where it is not the measure its latency
+    counts as the reference: the reward is then 1 - latency / reference.
 
     Parameters
     ----------
@@ -43,6 +44,12 @@ class AgentWorlds(SatVecEnv):
         `OneStep`; `agents.slotwise` has worlds for the other kind.
     num_envs : int
     opponent : BatchPlanner, optional
+        Needed if `versus` or `foresight`.
+    versus : bool
+        The opponent is the measure of the reward.
+    foresight : int
+        Observations end with what that many jobs, this one first, took the opponent (shares of the deadline):
+        for a critic that sees the trace.
     traces : int
         Episodes each world plays before they come again; 0: always new ones. The opponent, whose plans cost
         as much as the agent's, plays each only once.
@@ -57,14 +64,23 @@ class AgentWorlds(SatVecEnv):
         interface: Any,
         num_envs: int,
         opponent: BatchPlanner | None = None,
+        versus: bool = True,
+        foresight: int = 0,
         traces: int = 0,
         split: Split = "train",
         seed: int = 0,
     ) -> None:
         self.render_mode = None  # VecEnv asks for it
-        VecEnv.__init__(self, num_envs, interface.observation_space, interface.action_space)
+        space = interface.observation_space
+        if foresight:
+            low, high = (
+                np.append(end, np.repeat(np.float32(far), foresight))
+                for end, far in ((space.low, 0.0), (space.high, 1.0))
+            )
+            space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        VecEnv.__init__(self, num_envs, space, interface.action_space)
         self.interface: Any = interface
-        self.opponent = opponent
+        self.opponent, self.versus, self.foresight = opponent, versus, foresight
         self.traces = traces
         self.simulator = Simulator(prepared, num_envs, split)
         self._reference_s = prepared.scenario.reference_latency_s
@@ -117,7 +133,13 @@ class AgentWorlds(SatVecEnv):
     def observe(self) -> Flat:
         """Return what the agent sees of every world."""
         flat: Flat = self.interface.observe(self.simulator.problems)
-        return flat
+        if not self.foresight:
+            return flat
+        t = int(self._lengths[0])
+        ahead = np.zeros((self.num_envs, self.foresight), np.float32)
+        known_s = self._theirs_s[:, t : t + self.foresight]
+        ahead[:, : known_s.shape[1]] = known_s / self.simulator.world.deadline_s
+        return np.concatenate([flat, ahead], axis=1)
 
     def step_wait(self) -> Any:
         """Run one job in every world."""
@@ -127,7 +149,7 @@ class AgentWorlds(SatVecEnv):
         """Run a job in every world under the agent's plans (n, K)."""
         simulator = self.simulator
         simulator.step(cuts, levels)
-        theirs_s = self._theirs_s[:, self._lengths[0]]
+        theirs_s = self._theirs_s[:, self._lengths[0]] if self.versus else self._reference_s
         rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
         self._returns += rewards
         self._lengths += 1

@@ -129,6 +129,40 @@ def test_the_opponent_meets_the_same_trace_and_zero_actions_earn_nothing(outage,
     assert total > 0.0
 
 
+def test_foresight_is_what_the_jobs_take_the_opponent_and_for_the_critic_alone(outage, tmp_path):
+    run = tiny(outage, foresight=3, versus=False)
+    env = make_worlds(run)
+    blind = make_worlds(tiny(outage))
+    seen, expected = env.reset(), blind.reset()
+    zero = np.zeros((4, 6), np.float32)  # does as the opponent does
+    deadline_s, reference_s = env.simulator.world.deadline_s, run.scenario.reference_latency_s
+    for _ in range(45):
+        np.testing.assert_array_equal(seen[:, :-3], expected)
+        ahead_s = seen[:, -3] * deadline_s
+        env.step_async(zero)
+        blind.step_async(zero)
+        (seen, rewards, dones, infos), (expected, *_) = env.step_wait(), blind.step_wait()
+        np.testing.assert_allclose(ahead_s, env.simulator.outcome.latency_s, rtol=1e-5)
+        np.testing.assert_allclose(rewards, 1.0 - ahead_s / reference_s, rtol=1e-4, atol=1e-6)
+        for i in np.flatnonzero(dones):
+            assert (infos[i]["terminal_observation"][-3:] == 0.0).all()  # no job follows
+    model = new_model(run)
+    flat = torch.as_tensor(seen)
+    other = flat.clone()
+    other[:, -3:] += 0.5
+    with torch.no_grad():
+        mine, theirs = (model.policy.get_distribution(x).distribution.mean for x in (flat, other))
+        assert torch.equal(mine, theirs)
+        assert not torch.equal(model.policy.predict_values(flat), model.policy.predict_values(other))
+    save_policy(tmp_path / "model.zip", model, run)
+    chosen = episodes(run.scenario, "test", 1, 0)
+    batch = play(prepare(run.scenario), chosen, "test", decider(run, model))
+    played = run_episode(SavedPolicy(tmp_path / "model.zip"), prepare(run.scenario), chosen[0], "test")
+    assert played.j_s == pytest.approx(batch.j_s[0], rel=1e-12)
+    with pytest.raises(ValueError, match="foresight = 3: must be 0 for maskable"):
+        new_model(tiny(outage, "maskable", foresight=3))
+
+
 class Interrupt(BaseCallback):
     """Interrupts after some steps, in the middle of a rollout."""
 

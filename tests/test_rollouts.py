@@ -17,7 +17,7 @@ from agents.config import RolloutConfig, checked
 from agents.models import Run, new_learner
 from agents.planner import BatchPlanner
 from agents.regression import FOLDS, fit, nothing
-from agents.rollouts import LearnedRollouts, chosen_gain_s
+from agents.rollouts import LearnedRollouts, best_margin, chosen_gains_s
 from agents.saved import SavedPolicy
 from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
 from baselines.batch import play, priced_plans
@@ -125,11 +125,30 @@ def test_branches_cost_what_the_world_then_does_and_leave_it_alone(rush):
 
 
 def test_the_gain_counts_every_decision_and_takes_the_tuned_plan_where_nothing_is_better():
-    decision = np.array([0, 0, 1, 1, 2])
+    decision, world = np.array([0, 0, 1, 1, 2]), np.array([0, 0, 0, 0, 7])
     cost_s = np.array([-1.0, -2.0, 0.5, -0.1, 3.0])
     advantage_s = np.array([5.0, -4.0, -9.0, 1.0, -9.0])
-    assert chosen_gain_s(cost_s, advantage_s, decision) == pytest.approx((-4.0 + 1.0) / 3)
-    assert chosen_gain_s(cost_s + 1.5, advantage_s, decision) == pytest.approx(-4.0 / 3)
+    assert chosen_gains_s(cost_s, advantage_s, decision, world).tolist() == [(-4.0 + 1.0) / 2, 0.0]
+    assert chosen_gains_s(cost_s + 1.5, advantage_s, decision, world).tolist() == [-4.0 / 2, 0.0]
+
+
+def test_the_margin_keeps_what_gains_for_sure():
+    rng = np.random.default_rng(3)
+    decision = np.arange(4000)
+    world = decision % 40
+    margins_s = np.array([0.0, 1.0, 3.0])
+    luck_s = rng.normal(0.0, 1.0, 4000)
+    # What is said to gain 2 s does, what is said to gain half a second costs one.
+    cost_s = np.where(decision % 3 == 0, -2.0, -0.5)
+    margin_s, gain_s = best_margin(
+        cost_s, np.where(cost_s == -2.0, -2.0, 1.0) + luck_s, decision, world, margins_s
+    )
+    assert margin_s == 1.0 and gain_s == pytest.approx(-2.0 / 3, abs=0.05)
+    # Nothing gains: the tuned plan stays, whatever is predicted.
+    assert best_margin(cost_s, np.abs(luck_s), decision, world, margins_s) == (np.inf, 0.0)
+    # One lucky world is not enough.
+    lucky_s = np.where(world == 0, -5.0, 0.01)
+    assert best_margin(cost_s, lucky_s, decision, world, margins_s)[0] == np.inf
 
 
 def test_members_learn_from_all_but_their_fold():
