@@ -13,6 +13,7 @@ evaluations.csv and curve.png, logs (CSV, TensorBoard), results.json. docs/agent
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import sys
@@ -24,6 +25,7 @@ import tyro
 
 from agents.config import (
     ALGORITHMS,
+    DEFAULT_ALGORITHM,
     DEFAULTS,
     PPO_ALGORITHMS,
     Algorithm,
@@ -61,8 +63,8 @@ OPPONENTS = (
 class Args:
     """Train an agent, then compare it with the planners."""
 
-    algo: Algorithm = "prices"
-    """What is learned: the planner's prices, a choice among its plans, a change of its plan, or plans."""
+    algo: Algorithm = DEFAULT_ALGORITHM
+    """What is learned: a choice among exact plans (rollouts), the planner's prices, a change of its plan, or plans."""
     scenario: str = "WalkerOutage"
     """Name of a scenario, or a TOML file."""
     elements: str | None = None
@@ -87,28 +89,27 @@ class Args:
     """Trials of a search for hyper-parameters on training windows; the best go to agents/configs."""
     export: str | None = None
     """Run folder: writes its model.zip as model.onnx, checked against the network, and does nothing else."""
-    config: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
+    config: Annotated[RolloutConfig, tyro.conf.arg(name="")] = field(default_factory=RolloutConfig)
     """Hyper-parameters; the defaults depend on algorithm and scenario."""
 
 
 @dataclass(frozen=True)
-class RolloutArgs(Args):
-    """Train an agent by rollouts, then compare it with the planners."""
+class PPOArgs(Args):
+    """Train an agent by PPO, then compare it with the planners."""
 
-    algo: Algorithm = "rollouts"
-    """What is learned: a choice among candidate plans."""
-    config: Annotated[RolloutConfig, tyro.conf.arg(name="")] = field(default_factory=RolloutConfig)  # type: ignore[assignment]
-    """Hyper-parameters; the defaults depend on the scenario."""
+    config: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)  # type: ignore[assignment]
+    """Hyper-parameters; the defaults depend on algorithm and scenario."""
 
 
 def parse() -> Args:
-    """Read the command line; hyper-parameters default to those of the algorithm and the scenario."""
-    words = " ".join(sys.argv[1:]).replace("=", " ")
-    kind = RolloutArgs if "--algo rollouts" in words else Args  # they have other hyper-parameters
+    """Read the command line; which hyper-parameters there are, and their defaults, depends on the algorithm."""
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--algo", default=DEFAULT_ALGORITHM)
+    kind = PPOArgs if asked.parse_known_args()[0].algo in PPO_ALGORITHMS else Args
     first = tyro.cli(kind)
     # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
     config = DEFAULTS[first.algo] if first.tune else default_config(first.algo, Path(first.scenario).stem)
-    return tyro.cli(kind, default=replace(kind(), config=config))  # type: ignore[arg-type]
+    return tyro.cli(kind, default=replace(kind(algo=first.algo), config=config))  # type: ignore[arg-type]
 
 
 def main(args: Args) -> None:
@@ -191,8 +192,6 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     """Search hyper-parameters on training windows; write those that beat the defaults."""
     install = "python -m pip install -c constraints.txt -e '.[train,tune]'"
     require_packages("tune", ("optuna",), install)
-    if args.algo not in PPO_ALGORITHMS:
-        raise ValueError(f"algo = {args.algo!r}: must be one of {', '.join(PPO_ALGORITHMS)} for a search")
     if args.elements or args.model:
         raise ValueError(f"tune = {args.tune}: must be of a scenario as it is, without elements or model")
     console = new_console()
@@ -226,11 +225,7 @@ def export(folder: Path) -> None:
     """Write the policy of a run folder as ONNX beside it, and say how it compares."""
     install = "python -m pip install -c constraints.txt -e '.[train,export]'"
     require_packages("export", ("onnx", "onnxruntime", "onnxscript"), install)
-    algo, scenario, *_ = read_config(folder)
-    if algo == "rollouts":
-        raise ValueError(
-            f"export = {str(folder)!r}: must be a run of an algorithm that PPO trains, not of rollouts"
-        )
+    _, scenario, *_ = read_config(folder)
 
     from agents import export as onnx
 
@@ -240,8 +235,8 @@ def export(folder: Path) -> None:
         f"{folder / 'model.onnx'}: {(folder / 'model.onnx').stat().st_size / 1e3:.0f} kB", highlight=False
     )
     console.print(
-        f"largest difference to the network {found.largest:.1e} on {found.observations} decisions; "
-        f"a decision takes {found.onnx_us:.0f} us with ONNX Runtime, {found.torch_us:.0f} us with torch",
+        f"largest difference to the network {found.largest:.1e} on {found.observations} observations; "
+        f"one takes {found.onnx_us:.0f} us with ONNX Runtime, {found.here_us:.0f} us here",
         highlight=False,
     )
 
@@ -250,7 +245,7 @@ def run_folder(args: Args, scenario: str, seed: int) -> Path:
     """Return the folder of one run."""
     if args.out is not None:
         return Path(args.out) if args.seeds == 1 else Path(args.out) / str(seed)
-    algo = "" if args.algo == "prices" else f"-{args.algo}"
+    algo = "" if args.algo == DEFAULT_ALGORITHM else f"-{args.algo}"
     return Path("runs") / f"{scenario}{algo}-{seed}"
 
 

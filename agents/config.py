@@ -14,6 +14,7 @@ Algorithm = Literal[
     "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts"
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+DEFAULT_ALGORITHM: Algorithm = "rollouts"  # the one that wins most (docs/agents.md)
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
 

@@ -23,8 +23,8 @@ from optuna.samplers import TPESampler
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents.config
-from agents.config import PPOConfig
-from agents.models import Run, new_model
+from agents.config import Config, RolloutConfig
+from agents.models import Run, new_learner, new_model
 from agents.training import decider
 from baselines.batch import play
 from sat_env.evaluation.runner import episodes
@@ -38,7 +38,7 @@ MIN_GAIN = 1e-3  # relative: less than this leaves the defaults
 class Found(NamedTuple):
     """What a study found."""
 
-    config: PPOConfig
+    config: Config
     j_s: float  # best on the held-out traces
     default_j_s: float  # of the defaults
     trials: int
@@ -105,36 +105,61 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def objective(trial: optuna.Trial, run: Run) -> float:
     """Train under what the trial suggests; return the best J on the held-out traces."""
     tried = run._replace(config=replace(run.config, **suggest(trial, run)))
-    model = new_model(tried)
     judge = Judge(tried, trial)
+    if isinstance(tried.config, RolloutConfig):
+        learner = new_learner(tried)
+        while not learner.over:
+            if learner.advance():
+                judge.report(learner)
+        return judge.best_s
+    model = new_model(tried)
     model.learn(tried.config.steps, callback=judge)
-    judge.judge()
+    judge.judge(model)
     return judge.best_s
 
 
 def suggest(trial: optuna.Trial, run: Run) -> dict[str, Any]:
     """Return the hyper-parameters to try: where and how they are searched."""
+    config: Any = run.config
+
+    def between(low: float, high: float, name: str) -> tuple[Any, Any]:
+        """Return the range to search, widened to hold what the config says."""
+        return min(low, getattr(config, name)), max(high, getattr(config, name))
+
+    if isinstance(config, RolloutConfig):
+        return {
+            "candidates": trial.suggest_int("candidates", *between(2, 12, "candidates")),
+            "branch_epochs": trial.suggest_int("branch_epochs", *between(1, 6, "branch_epochs")),
+            "value_epochs": trial.suggest_int("value_epochs", *between(4, 40, "value_epochs"), log=True),
+            "explore": trial.suggest_float("explore", *between(0.0, 0.3, "explore")),
+            "width": trial.suggest_int("width", *between(32, 128, "width"), log=True),
+            "passes": trial.suggest_int("passes", *between(5, 30, "passes")),
+        }
     tried: dict[str, Any] = {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
-        "gamma": trial.suggest_categorical(
-            "gamma", _with((0.0, 0.5, 0.8, 0.9, 0.95, 0.98), run.config.gamma)
+        "learning_rate": trial.suggest_float(
+            "learning_rate", *between(1e-4, 3e-3, "learning_rate"), log=True
         ),
+        "gamma": trial.suggest_categorical("gamma", _with((0.0, 0.5, 0.8, 0.9, 0.95, 0.98), config.gamma)),
         "gae_lambda": trial.suggest_categorical(
-            "gae_lambda", _with((0.8, 0.9, 0.95, 1.0), run.config.gae_lambda)
+            "gae_lambda", _with((0.8, 0.9, 0.95, 1.0), config.gae_lambda)
         ),
-        "update_epochs": trial.suggest_int("update_epochs", 2, 10),
+        "update_epochs": trial.suggest_int("update_epochs", *between(2, 10, "update_epochs")),
     }
     if explores(run):
-        tried["log_std_init"] = trial.suggest_float("log_std_init", -2.5, 0.0)
+        tried["log_std_init"] = trial.suggest_float("log_std_init", *between(-2.5, 0.0, "log_std_init"))
     else:
-        tried["entropy"] = trial.suggest_categorical("entropy", _with((0.0, 1e-3, 1e-2), run.config.entropy))
+        tried["entropy"] = trial.suggest_categorical("entropy", _with((0.0, 1e-3, 1e-2), config.entropy))
     return tried
 
 
 def defaults(run: Run) -> dict[str, Any]:
     """Return what `suggest` searches as it stands in the config."""
-    names = ("learning_rate", "gamma", "gae_lambda", "update_epochs")
-    names += ("log_std_init",) if explores(run) else ("entropy",)
+    names: tuple[str, ...]
+    if isinstance(run.config, RolloutConfig):
+        names = ("candidates", "branch_epochs", "value_epochs", "explore", "width", "passes")
+    else:
+        names = ("learning_rate", "gamma", "gae_lambda", "update_epochs")
+        names += ("log_std_init",) if explores(run) else ("entropy",)
     return {name: getattr(run.config, name) for name in names}
 
 
@@ -163,19 +188,22 @@ class Judge(BaseCallback):
         model: Any = self.model
         updates = model.num_timesteps // (model.n_steps * model.n_envs)
         if updates > 0 and updates % self.run_.config.dev_every == 0:
-            j_s = self.judge()
-            self.trial.report(j_s, model.num_timesteps)
-            if self.trial.should_prune():
-                raise optuna.TrialPruned
+            self.report(model)
 
     def _on_step(self) -> bool:
         return True
 
-    def judge(self) -> float:
+    def report(self, model: Any) -> None:
+        """Judge the weights as they are; the pruner may end the trial."""
+        self.trial.report(self.judge(model), model.num_timesteps)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+    def judge(self, model: Any) -> float:
         """Return J of the weights as they are, in seconds."""
         run = self.run_
         held_out = episodes(run.scenario, "train", run.config.dev_episodes, HELD_OUT_SEED)
-        j_s = float(play(prepare(run.scenario), held_out, "train", decider(run, self.model)).j_s.mean())
+        j_s = float(play(prepare(run.scenario), held_out, "train", decider(run, model)).j_s.mean())
         self.best_s = min(self.best_s, j_s)
         return j_s
 

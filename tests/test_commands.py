@@ -102,13 +102,13 @@ def test_train_leaves_a_run_folder_and_eval_reads_it(tmp_path):
         assert (folder / name).is_file(), name
     assert list((folder / "logs").glob("events.out.tfevents.*"))
     results = json.loads((folder / "results.json").read_text())
-    assert {row["entry"] for row in results["rows"]} >= {"ppo-prices", "static-astar", "uniform"}
+    assert {row["entry"] for row in results["rows"]} >= {"rollouts", "static-astar", "uniform"}
     played = run(
         "eval.py", "--agents", f"random,{folder / 'model.zip'}", "--scenarios", "PaperStatic",
         "--episodes", "1", "--out", str(tmp_path / "r.json"),
     )  # fmt: skip
     assert played.returncode == 0, played.stderr
-    assert "ppo-prices" in played.stdout
+    assert "rollouts" in played.stdout
 
 
 def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):

@@ -12,8 +12,10 @@ from test_commands import run as command
 
 pytest.importorskip("stable_baselines3")
 
+from agents import tuning
 from agents.candidates import DESCRIPTION, MENU, CandidateMaker
 from agents.config import RolloutConfig, checked
+from agents.export import compare, decisions, export
 from agents.models import Run, new_learner
 from agents.planner import BatchPlanner
 from agents.regression import FOLDS, fit, nothing
@@ -220,10 +222,41 @@ def test_bad_hyper_parameters_are_refused(tmp_path):
         dataclasses.replace(TINY, candidates=0)
     with pytest.raises(ValueError, match="gamma"):
         checked({"gamma": 0.5}, "rollouts")
-    ran = command("train.py", "--algo", "rollouts", "--branch-epochs", "0", "--out", str(tmp_path / "run"))
+    ran = command("train.py", "--branch-epochs", "0", "--out", str(tmp_path / "run"))
     assert ran.returncode == 2 and "branch_epochs = 0" in ran.stderr
-    ran = command("train.py", "--algo", "rollouts", "--tune", "2", "--out", str(tmp_path / "run"))
-    assert ran.returncode == 2 and "algo = 'rollouts'" in ran.stderr
+    ran = command("train.py", "--gamma", "0.5", "--out", str(tmp_path / "run"))
+    assert ran.returncode == 2 and "gamma" in ran.stderr  # of PPO, and rollouts are the default
+
+
+def test_an_exported_choice_says_what_the_policy_says(rush, tmp_path):
+    import onnxruntime
+
+    run = run_of(rush, steps=80, passes=6)
+    learner = new_learner(run)
+    train_learner(learner, run, tmp_path, progress_bar=False)
+    for name, margin_s in (("finite.zip", 0.5), ("never.zip", np.inf)):
+        learner.chooser.margin_s = margin_s
+        save_policy(tmp_path / name, learner, run)
+        found = export(tmp_path / name, rush.scenario, tmp_path / "model.onnx")
+        assert found.largest <= 1e-4 and found.observations >= 80
+        policy = SavedPolicy(tmp_path / name)
+        flat = decisions(policy, rush.scenario).observations[:9]
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        for said in session.run(None, {"observation": flat}):
+            np.testing.assert_allclose(said, policy.model.predict(flat)[0], atol=1e-4)
+    learner.chooser.margin_s = 0.501
+    save_policy(tmp_path / "other.zip", learner, run)
+    export(tmp_path / "finite.zip", rush.scenario, tmp_path / "model.onnx")
+    other = SavedPolicy(tmp_path / "other.zip")
+    with pytest.raises(ValueError, match="differ by"):
+        compare(other, decisions(other, rush.scenario), tmp_path / "model.onnx")
+
+
+def test_a_search_starts_from_the_defaults(rush, tmp_path):
+    run = run_of(rush, steps=80)
+    found = tuning.tune(run, 2, tmp_path)
+    assert found.trials == 2 and found.j_s <= found.default_j_s
+    assert isinstance(found.config, RolloutConfig) and found.config.steps == 80
 
 
 def test_problems_are_not_changed_by_making_candidates(rush):

@@ -156,7 +156,7 @@ def test_runs_in_other_processes_end_as_they_would_alone(outage, tmp_path):
 
 
 def test_two_seeds_are_trained_evaluated_and_resumed_by_command(tmp_path):
-    arguments = ("--scenario", "PaperStatic", "--episodes", "1", "--jobs", "2")
+    arguments = ("--algo", "prices", "--scenario", "PaperStatic", "--episodes", "1", "--jobs", "2")
     trained = command("train.py", *arguments, "--seeds", "2", "--steps", "2048", "--out", str(tmp_path / "r"))
     assert trained.returncode == 0, trained.stderr
     assert "ppo-prices-0" in trained.stdout and "ppo-prices-1" in trained.stdout
