@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,10 +31,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # agents and baselines are not in the wheel
+
 from agents.candidates import CandidateMaker
 from agents.planner import tuned_constants
 from agents.rollouts import rows_of
 from baselines.batch import Decider, Plans, priced_plans
+from sat_env.commands import fail_cleanly
 from sat_env.scenario import load_scenario
 from sat_env.simulator import Simulator, Snapshot
 from sat_env.world import Prepared, prepare
@@ -163,4 +168,4 @@ def mean_and_error(name: str, values: Array) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    fail_cleanly(lambda: main(tyro.cli(Args, description=__doc__)))
