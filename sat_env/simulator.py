@@ -63,7 +63,7 @@ Ints = NDArray[np.int64]
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 NO_PLAN = -1  # a first cut of this declines the job
-AHEAD = 3  # worlds between the one that is stepped and the one that is fetched
+AHEAD = 6  # worlds between the one that is stepped and the one that is fetched
 
 
 class Scratch(NamedTuple):
@@ -224,7 +224,9 @@ def fetch_ahead(world, trace, state, b):  # type: ignore[no-untyped-def]
     prefetch(trace.items, (b, t))
     prefetch(trace.content, (b, t))
     prefetch(trace.downlink_factor, (b, t, 0))
+    prefetch(trace.downlink_factor, (b, t + 1, 0))
     prefetch(state.previous_cuts, (b, 0))
+    prefetch(state.previous_levels, (b, 0))
 
 
 @kernel
