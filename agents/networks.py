@@ -10,6 +10,7 @@ can put trained weights into a network for another one.
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import gymnasium
@@ -257,12 +258,46 @@ class FusedCategoricals(MultiCategoricalDistribution):
         return self.log_p.argmax(dim=2)
 
 
+class FusedGaussian(DiagGaussianDistribution):
+    """A diagonal Gaussian by its formulas: stable-baselines3 goes through an object of torch's at every minibatch."""
+
+    mean: Tensor  # (B, N)
+    log_std: Tensor  # (N,)
+
+    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> FusedGaussian:  # type: ignore[override]
+        """Take the means (B, N) and the logarithms of the spreads (N,)."""
+        self.mean, self.log_std = mean_actions, log_std
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log densities (B,) of actions (B, N)."""
+        away = (actions - self.mean) * torch.exp(-self.log_std)
+        constant = self.log_std.sum() + 0.5 * self.action_dim * math.log(2.0 * math.pi)
+        return -0.5 * (away * away).sum(dim=1) - constant
+
+    def entropy(self) -> Tensor:
+        """Return the entropies (B,)."""
+        entropy = self.log_std.sum() + 0.5 * self.action_dim * (1.0 + math.log(2.0 * math.pi))
+        return entropy.expand(len(self.mean))
+
+    def sample(self) -> Tensor:
+        """Draw actions (B, N)."""
+        return self.mean + torch.exp(self.log_std) * torch.randn_like(self.mean)
+
+    def mode(self) -> Tensor:
+        """Return the most likely actions (B, N)."""
+        return self.mean
+
+
 class FusedPolicy(ActorCriticPolicy):
-    """stable-baselines3's policy for MultiDiscrete actions over `FusedCategoricals`."""
+    """stable-baselines3's policy and weights, over `FusedCategoricals` or `FusedGaussian`."""
 
     def _build(self, lr_schedule: Any) -> None:
         space: Any = self.action_space
-        self.action_dist = FusedCategoricals(space.nvec.tolist())
+        if isinstance(space, gymnasium.spaces.Box):
+            self.action_dist = FusedGaussian(space.shape[0])
+        else:
+            self.action_dist = FusedCategoricals(space.nvec.tolist())
         super()._build(lr_schedule)
 
 

@@ -138,7 +138,7 @@ class Branches:
             self._unseen,
         )
         describe_worlds(
-            handles.world, handles.trace, handles.state, handles.problems, over, self.scratch.link_now_s
+            handles.world, handles.trace, handles.state, handles.problems, over, self.scratch.hops
         )
 
     def _follow(self, count: int) -> Plans:

@@ -106,9 +106,11 @@ def know(world: World, now: Problems, state: State) -> None:
     state.resident[0, chain] = now.resident[0, :slots]
     state.busy_s[0, chain] = now_s + np.maximum(now.busy_s[0, :slots], now.reboot_s[0, :slots])
     state.ground_busy_s[:] = now_s + now.busy_s[0, slots]
+    state.link_next_s[:] = now_s
     state.link_busy_s[:] = 0.0
     for link, wait_s in _by_link(world, now, _backlog_s(world, now)).items():
         state.link_busy_s[0, link] = now_s + wait_s
+    state.slots_free_s[:] = max(state.busy_s.max(), state.ground_busy_s.max())
     state.expected_busy_s[:] = state.busy_s
     state.expected_ground_busy_s[:] = state.ground_busy_s
     state.expected_link_busy_s[:] = state.link_busy_s

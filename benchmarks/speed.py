@@ -115,7 +115,7 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
     @njit
     def hops(world, trace, state, scratch):  # type: ignore[no-untyped-def]
         for b in range(worlds):
-            describe_hops(world, trace, state, b, scratch.here, 0, scratch.link_now_s)
+            describe_hops(world, trace, state, b, scratch.here, 0, scratch.hops)
 
     @njit
     def entries(world, scratch, seen):  # type: ignore[no-untyped-def]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from sat_env.kernels import part, small
-from sat_env.knowledge import downlink_share
+from sat_env.knowledge import downlink_share, meet_outages
 from sat_env.pipeline import COMPUTE_END
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
+from sat_env.trace import fill
 
 
 @part
@@ -46,6 +47,7 @@ def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slo
     job_reset_s, reset_from_s, job_lost_s = job.reset_s, job.reset_from_s, job.lost_s
     hop_bits, token_bits, encode_s, decode_s = job.hop_bits, job.token_bits, job.encode_s, job.decode_s
     token_encode_s, token_decode_s = job.token_encode_s, job.token_decode_s
+    any_fault, any_busy = state.first_fault_s[b] < math.inf, state.slots_free_s[b] > now
     reload_bytes = 0.0
     error = 0.0
     stages = 0
@@ -83,6 +85,8 @@ def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slo
             weights += block_weights
             if k < slots and (block < resident[k, 0] or block >= resident[k, 1]):
                 missing += block_weights
+        fill(job_reset_s[s], math.inf)
+        job_lost_s[s] = math.inf
         compute_s[s] = seconds
         token_compute_s[s] = token_seconds
         stage_release_s[s] = now
@@ -90,22 +94,20 @@ def assemble(world, trace, state, problems, row, job, b, cuts, levels, stage_slo
         load_j[s] = 0.0
         if k < slots:
             v = chain[k]
-            for i in range(reset_s.shape[1]):
-                job_reset_s[s, i] = reset_s[v, i]
-            reset_from_s[s] = max(now, known_s[v])
-            job_lost_s[s] = lost_s[v]
+            if any_fault:
+                for i in range(reset_s.shape[1]):
+                    job_reset_s[s, i] = reset_s[v, i]
+                reset_from_s[s] = max(now, known_s[v])
+                job_lost_s[s] = lost_s[v]
             stage_release_s[s] = now + reboot_s[k]
             if end > boundary:
                 reload_s[s] = weights / load_bytes_per_s[k]
                 load_j[s] = missing / load_bytes_per_s[k] * power_w[k]
-                stage_release_s[s] = max(stage_release_s[s], busy_s[v]) + missing / load_bytes_per_s[k]
+                free_s = max(stage_release_s[s], busy_s[v]) if any_busy else stage_release_s[s]
+                stage_release_s[s] = free_s + missing / load_bytes_per_s[k]
                 reload_bytes += missing
-        else:
-            for i in range(reset_s.shape[1]):
-                job_reset_s[s, i] = math.inf
-            job_lost_s[s] = math.inf
-            if end > boundary:
-                stage_release_s[s] = max(now, state.ground_busy_s[b])
+        elif end > boundary:
+            stage_release_s[s] = max(now, state.ground_busy_s[b])
         stage_slot[s] = k
         stage_end[s] = end
         stages += 1
@@ -128,7 +130,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
     until = now + world.epoch_s
     station, links = world.route_station[epoch, 0], world.route_links[epoch, 0]
     route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
-    link_down_s, link_busy_s = trace.link_down_s[b], state.link_busy_s[b]
+    up_s, next_s, link_busy_s = state.link_up_s[b], state.link_next_s[b], state.link_busy_s[b]
     any_busy = state.links_free_s[b] > now
     job_rate_bps, job_latency_s = job.route_rate_bps, job.route_latency_s
     hop_release_s, job_reset_s, job_lost_s = job.hop_release_s, job.reset_s, job.lost_s
@@ -149,10 +151,9 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
                 break
             if any_busy:
                 release = max(release, link_busy_s[link])
-            for n in range(link_down_s.shape[1]):
-                if link_down_s[link, n, 1] > now:
-                    until = min(until, max(now, link_down_s[link, n, 0]))
-                    break
+            if next_s[link] <= now:
+                meet_outages(trace, state, b, link, now)
+            until = min(until, next_s[link]) if up_s[link] <= now else now
         hop_release_s[s] = release
     for s in range(stages):
         until = min(until, job_lost_s[s])
@@ -349,9 +350,11 @@ def book_time(world, state, job, b, stages, stage_slot, stage_end, end_s):  # ty
         if stage_end[s] > boundary:
             if k == slots:
                 state.ground_busy_s[b] = max(state.ground_busy_s[b], free_s)
+                state.slots_free_s[b] = max(state.slots_free_s[b], free_s)
             else:
                 v = world.chain[epoch, k]
                 state.busy_s[b, v] = max(state.busy_s[b, v], free_s)
+                state.slots_free_s[b] = max(state.slots_free_s[b], free_s)
                 for i in range(job.resets_met[s]):
                     reset = job.reset_s[s, i]
                     if reset + world.reboot_s + job.reload_s[s] <= deadline_s:

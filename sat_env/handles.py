@@ -83,14 +83,16 @@ def _count(kind: types.Type) -> int:
 def _load(context, builder, kind, words, place):
     """Emit code that reads a field from word `place` of a table on."""
 
-    def word(i):
+    def word(i, is_length=False):
         loaded = builder.load(cgutils.gep_inbounds(builder, words, place + i))
         loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+        if is_length:  # known not to be negative, an index below it needs no look at its sign
+            loaded.set_metadata("range", builder.module.add_metadata([WORD(0), WORD(1 << 40)]))
         return loaded
 
     if isinstance(kind, types.Array):
         array = make_array(kind)(context, builder)
-        shape = [word(1 + i) for i in range(kind.ndim)]
+        shape = [word(1 + i, is_length=True) for i in range(kind.ndim)]
         size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
         strides = [size]
         for length in shape[:0:-1]:

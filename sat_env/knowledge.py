@@ -11,6 +11,7 @@ import math
 from sat_env.energy import allowed_mode, battery_step
 from sat_env.kernels import kernel, part, small
 from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
+from sat_env.trace import fill
 
 
 @kernel
@@ -34,13 +35,13 @@ def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # 
 
 
 @part
-def describe(world, trace, state, b, problems, row, link_now_s):  # type: ignore[no-untyped-def]
+def describe(world, trace, state, b, problems, row, hops):  # type: ignore[no-untyped-def]
     """Write what is knowable at the current epoch of world `b` into row `row` of `problems`.
 
-    ``link_now_s`` (U, 2) is work space: what is seen of the links of `World.epoch_links`.
+    `hops` (see `problem.Hops`) is work space.
     """
     describe_slots(world, trace, state, b, problems, row)
-    describe_hops(world, trace, state, b, problems, row, link_now_s)
+    describe_hops(world, trace, state, b, problems, row, hops)
     if world.weights_from_neighbour:
         for k in range(world.chain.shape[1]):
             best = 0.0
@@ -51,67 +52,97 @@ def describe(world, trace, state, b, problems, row, link_now_s):  # type: ignore
 
 
 @kernel
-def describe_worlds(world, trace, state, problems, over, link_now_s):  # type: ignore[no-untyped-def]
+def describe_worlds(world, trace, state, problems, over, hops):  # type: ignore[no-untyped-def]
     """Describe all worlds whose episode is not over; the others keep their last decision."""
     for b in range(over.shape[0]):
         if not over[b]:
-            describe(world, trace, state, b, problems, b, link_now_s)
+            describe(world, trace, state, b, problems, b, hops)
 
 
 @part
 def describe_slots(world, trace, state, b, problems, row):  # type: ignore[no-untyped-def]
     """Write what is knowable of the job, the slots and the ground."""
+    describe_job(world, trace, state, b, problems, row)
     epoch = state.epoch[b]
     t = epoch - state.start[b]
-    now = t * world.epoch_s
     problems.epoch[row] = epoch
     problems.epochs_left[row] = world.episode_epochs - t
-    problems.items[row] = trace.items[b, t]
-    problems.content[row] = trace.content[b, t]
     for i in range(3):
         problems.recent_items[row, i] = trace.items[b, t - 1 - i] if t > i else world.items_mean
     problems.epochs_to_change[row] = world.epochs_to_change[epoch]
+    slots = world.chain.shape[1]
+    light, light_ahead = problems.light[row], problems.light_ahead[row]
+    cuts, levels = problems.previous_cuts[row], problems.previous_levels[row]
+    for k in range(slots):
+        light[k] = world.slot_light[epoch, k]
+        light_ahead[k] = world.slot_light_ahead[epoch, k]
+        cuts[k] = state.previous_cuts[b, k]
+        levels[k] = state.previous_levels[b, k]
 
+
+@part
+def describe_job(world, trace, state, b, problems, row):  # type: ignore[no-untyped-def]
+    """Write what running the job takes of that: its size, and what slots and ground can do."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    now = t * world.epoch_s
+    problems.items[row] = trace.items[b, t]
+    problems.content[row] = trace.content[b, t]
     slots = world.chain.shape[1]
     power, chain, nodes = world.power, world.chain[epoch], world.window_nodes[trace.window[b]]
-    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     battery_j, battery_epoch, resident = state.battery_j[b], state.battery_epoch[b], state.resident[b]
-    busy_s, expected_busy_s = state.busy_s[b], state.expected_busy_s[b]
+    flops_per_s, bandwidth = problems.flops_per_s[row], problems.bandwidth_bytes_per_s[row]
+    power_w, free_bytes = problems.power_w[row], problems.memory_free_bytes[row]
+    busy_s, left_s, charge = problems.busy_s[row], problems.reboot_s[row], problems.charge[row]
+    seen_resident, load_bytes_per_s = problems.resident[row], problems.load_bytes_per_s[row]
+    any_fault, any_busy = state.first_fault_s[b] <= now, state.slots_free_s[b] > now
     for k in range(slots):
         v = chain[k]
-        node = nodes[v]
         if battery_epoch[v] < epoch:
-            advance_battery(world, state, b, v, node, epoch)
-        reboot_s = meet_resets(world, trace, state, b, v, now)
+            advance_battery(world, state, b, v, nodes[v], epoch)
+        reboot_s = 0.0
+        works = k > 0 or world.sensing_computes
+        if any_fault:
+            reboot_s = meet_resets(world, trace, state, b, v, now)
+            works = works and trace.lost_s[b, v] > now
         mode = world.slot_mode[k]
         if mode < 0:
             mode = allowed_mode(battery_j[v], power)
-        works = mode >= 0 and (k > 0 or world.sensing_computes) and trace.lost_s[b, v] > now
-        problems.flops_per_s[row, k] = power.mode_flops_per_s[mode] if works else 0.0
-        problems.bandwidth_bytes_per_s[row, k] = power.mode_bandwidth_bytes_per_s[max(mode, 0)]
-        problems.power_w[row, k] = power.mode_w[max(mode, 0)] - power.idle_w
-        problems.memory_free_bytes[row, k] = world.memory_bytes if works else 0.0
-        problems.reboot_s[row, k] = reboot_s
-        problems.busy_s[row, k] = max(
-            reboot_s,
-            expected_wait_s(residual_s, step_s, world.deadline_s, now, busy_s[v], expected_busy_s[v]),
-        )
-        problems.charge[row, k] = battery_j[v] / power.capacity_j if power.enabled else 1.0
-        problems.light[row, k] = world.slot_light[epoch, k]
-        problems.light_ahead[row, k] = world.slot_light_ahead[epoch, k]
-        problems.resident[row, k, 0] = resident[v, 0]
-        problems.resident[row, k, 1] = resident[v, 1]
-        problems.load_bytes_per_s[row, k] = world.storage_bytes_per_s
-        problems.previous_cuts[row, k] = state.previous_cuts[b, k]
-        problems.previous_levels[row, k] = state.previous_levels[b, k]
-    problems.flops_per_s[row, slots] = world.ground_flops_per_s
-    problems.bandwidth_bytes_per_s[row, slots] = world.ground_bandwidth_bytes_per_s
-    problems.memory_free_bytes[row, slots] = world.ground_memory_bytes
-    problems.busy_s[row, slots] = expected_wait_s(
-        residual_s, step_s, world.deadline_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
+        works = works and mode >= 0
+        mode = max(mode, 0)
+        flops_per_s[k] = power.mode_flops_per_s[mode] if works else 0.0
+        bandwidth[k] = power.mode_bandwidth_bytes_per_s[mode]
+        power_w[k] = power.mode_w[mode] - power.idle_w
+        free_bytes[k] = world.memory_bytes if works else 0.0
+        left_s[k] = reboot_s
+        busy_s[k] = max(reboot_s, slot_wait_s(world, state, b, v, now)) if any_busy else reboot_s
+        charge[k] = battery_j[v] / power.capacity_j if power.enabled else 1.0
+        seen_resident[k, 0] = resident[v, 0]
+        seen_resident[k, 1] = resident[v, 1]
+        load_bytes_per_s[k] = world.storage_bytes_per_s
+    flops_per_s[slots] = world.ground_flops_per_s
+    bandwidth[slots] = world.ground_bandwidth_bytes_per_s
+    free_bytes[slots] = world.ground_memory_bytes
+    busy_s[slots] = expected_wait_s(
+        world.outages.residual_s,
+        world.outages.residual_step_s,
+        world.deadline_s,
+        now,
+        state.ground_busy_s[b],
+        state.expected_ground_busy_s[b],
     )
-    problems.charge[row, slots] = 1.0
-    problems.load_bytes_per_s[row, slots] = math.inf
+    charge[slots] = 1.0
+    load_bytes_per_s[slots] = math.inf
+
+
+@part
+def slot_wait_s(world, state, b, v, now):  # type: ignore[no-untyped-def]
+    """Return how long satellite `v` of world `b` seems busy."""
+    outages = world.outages
+    busy_s, expected_s = state.busy_s[b, v], state.expected_busy_s[b, v]
+    return expected_wait_s(
+        outages.residual_s, outages.residual_step_s, world.deadline_s, now, busy_s, expected_s
+    )
 
 
 @part
@@ -138,7 +169,7 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     state.battery_epoch[b, v] = max(first, epoch)
 
 
-@small
+@part
 def meet_resets(world, trace, state, b, v, now):  # type: ignore[no-untyped-def]
     """Apply the resets of satellite `v` up to now that no job has met; return what is left of a reboot."""
     left_s = 0.0
@@ -154,108 +185,161 @@ def meet_resets(world, trace, state, b, v, now):  # type: ignore[no-untyped-def]
             state.busy_s[b, v] = max(state.busy_s[b, v], back)
             state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], back)
             state.resets_known_s[b, v] = reset
+            state.slots_free_s[b] = max(state.slots_free_s[b], back)
     return left_s
 
 
 @part
-def describe_hops(world, trace, state, b, problems, row, link_now_s):  # type: ignore[no-untyped-def]
+def describe_hops(world, trace, state, b, problems, row, hops):  # type: ignore[no-untyped-def]
     """Write what is knowable of every hop from slot i to slot j > i."""
-    epoch = state.epoch[b]
-    t = epoch - state.start[b]
-    now = t * world.epoch_s
-    route_bps, latency_s = world.route_rate_bps[epoch, 0], world.route_latency_s[epoch]
-    places, station = world.route_places[epoch], world.route_station[epoch]
-    rate_bps, seen_latency_s = problems.rate_bps[row], problems.latency_s[row]
-    release_s, primary_up = problems.release_s[row], problems.primary_up[row]
-    state_age_s, seen_backup_bps = problems.state_age_s[row], problems.backup_bps[row]
-    route_hops = problems.route_hops[row]
-    has_backups = world.has_backups[epoch]
-    slots = places.shape[1]
-    # Routes share links: each is looked at once.
-    any_busy = state.links_free_s[b] > now
-    for n in range(world.epoch_links.shape[1]):
-        link = world.epoch_links[epoch, n]
-        if link < 0:
-            break
-        look_at_link(world, trace, state, b, link, now, any_busy, link_now_s[n])
+    see_hops(world, trace, state, b, hops)
+    places = world.route_places[state.epoch[b], 0]
+    slots = world.chain.shape[1]
+    p = 0
     for i in range(slots):
         for j in range(i + 1, slots + 1):
-            primary_bps = route_bps[0, i, j]
-            if station[0, i, j] >= 0:
-                primary_bps *= downlink_share(world, trace, b, epoch, t, 0, i, j)
-            up, age, wait, count = route_now(places[0, i, j], link_now_s)
-            backup_bps = 0.0
-            takes_backup = False
-            if has_backups and route_bps[1, i, j] > 0.0:
-                backup_up, _, backup_wait, _ = route_now(places[1, i, j], link_now_s)
-                if backup_up:
-                    backup_bps = route_bps[1, i, j]
-                    if station[1, i, j] >= 0:
-                        backup_bps *= downlink_share(world, trace, b, epoch, t, 1, i, j)
-                takes_backup = backup_bps > 0.0 and (primary_bps <= 0.0 or not up)
-                if takes_backup:
-                    noticed = 0.0 if primary_bps <= 0.0 else max(0.0, world.detect_s - age)
-                    wait = max(noticed, backup_wait)
-            rate_bps[i, j] = backup_bps if takes_backup else primary_bps
-            seen_latency_s[i, j] = latency_s[1 if takes_backup else 0, i, j]
-            route_hops[i, j] = count
-            release_s[i, j] = wait
-            primary_up[i, j] = 1.0 if up and primary_bps > 0.0 else 0.0
-            state_age_s[i, j] = age
-            seen_backup_bps[i, j] = backup_bps
+            problems.rate_bps[row, i, j] = hops.rate_bps[p]
+            problems.latency_s[row, i, j] = hops.latency_s[p]
+            problems.release_s[row, i, j] = hops.release_s[p]
+            problems.primary_up[row, i, j] = hops.primary_up[p]
+            problems.state_age_s[row, i, j] = hops.state_age_s[p]
+            problems.backup_bps[row, i, j] = hops.backup_bps[p]
+            count = 0
+            while count < places.shape[1] and places[p, count] < world.epoch_links.shape[1]:
+                count += 1
+            problems.route_hops[row, i, j] = count
+            p += 1
 
 
-@small
-def look_at_link(world, trace, state, b, link, now, any_busy, seen_s):  # type: ignore[no-untyped-def]
-    """Write what an observer sees of a link into ``seen_s`` (2,).
+@part
+def see_hops(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
+    """Write into `hops` what is seen of world `b`: most of a step's work, so without branches where it can be."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    see_links(world, trace, state, b, hops)
+    since_s, wait_s = hops.link_since_s, hops.link_wait_s
+    route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
+    station, places, longest = (
+        world.route_station[epoch, 0],
+        world.route_places[epoch, 0],
+        world.longest_route[epoch],
+    )
+    rate_bps, seen_latency_s, release_s = hops.rate_bps, hops.latency_s, hops.release_s
+    primary_up, state_age_s, backup_bps = hops.primary_up, hops.state_age_s, hops.backup_bps
+    slots = route_bps.shape[0]
+    p = 0
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            # Down for longer is further below 0: the least of all links is what counts.
+            up_s = math.inf
+            wait = 0.0
+            for x in range(longest):
+                up_s = min(up_s, since_s[places[p, x]])
+                wait = max(wait, wait_s[places[p, x]])
+            rate = route_bps[i, j]
+            if station[i, j] >= 0:
+                rate *= downlink_share(world, trace, b, epoch, t, 0, i, j)
+            rate_bps[p] = rate
+            seen_latency_s[p] = latency_s[i, j]
+            release_s[p] = wait
+            primary_up[p] = 1.0 if up_s >= 0.0 and rate > 0.0 else 0.0
+            state_age_s[p] = abs(up_s)
+            backup_bps[p] = 0.0
+            p += 1
+    if world.has_backups[epoch]:
+        see_backups(world, trace, state, b, hops)
 
-    That is the time it has been up (below 0: down for that long), and the expected time until it is up and
-    free.
-    """
-    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
-    since_s = now
-    wait_s = 0.0
-    for n in range(trace.link_down_s.shape[2]):
-        start = trace.link_down_s[b, link, n, 0]
-        if start > now:
+
+@part
+def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
+    """Put the backup in place of a primary route that does not carry bits."""
+    epoch = state.epoch[b]
+    t = epoch - state.start[b]
+    route_bps, latency_s = world.route_rate_bps[epoch, 0, 1], world.route_latency_s[epoch, 1]
+    station, places = world.route_station[epoch, 1], world.route_places[epoch, 1]
+    slots = route_bps.shape[0]
+    p = -1
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            p += 1
+            if route_bps[i, j] <= 0.0:
+                continue
+            up_s = math.inf
+            wait = 0.0
+            for x in range(places.shape[1]):
+                up_s = min(up_s, hops.link_since_s[places[p, x]])
+                wait = max(wait, hops.link_wait_s[places[p, x]])
+            if up_s < 0.0:
+                continue
+            rate = route_bps[i, j]
+            if station[i, j] >= 0:
+                rate *= downlink_share(world, trace, b, epoch, t, 1, i, j)
+            hops.backup_bps[p] = rate
+            if rate > 0.0 and hops.primary_up[p] == 0.0:
+                noticed = 0.0 if hops.rate_bps[p] <= 0.0 else max(0.0, world.detect_s - hops.state_age_s[p])
+                hops.release_s[p] = max(noticed, wait)
+                hops.rate_bps[p] = rate
+                hops.latency_s[p] = latency_s[i, j]
+
+
+@part
+def see_links(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
+    """Write into `hops` what is seen of the links of the current epoch: routes share them."""
+    epoch = state.epoch[b]
+    now = (epoch - state.start[b]) * world.epoch_s
+    links = world.epoch_links[epoch]
+    up_s, next_s = state.link_up_s[b], state.link_next_s[b]
+    since_s, wait_s = hops.link_since_s, hops.link_wait_s
+    any_busy = state.links_free_s[b] > now
+    for n in range(links.shape[0]):
+        link = links[n]
+        if link < 0:
             break
-        end = trace.link_down_s[b, link, n, 1]
-        if now < end:
-            since_s = max(start, 0.0) - now
-            wait_s = residual_outage_s(residual_s, step_s, -since_s)
-            since_s = since_s if since_s < 0.0 else -1e-12
-        else:
-            since_s = now - end
-    if any_busy:
-        busy_s, expected_s = state.link_busy_s[b, link], state.expected_link_busy_s[b, link]
-        wait_s = max(wait_s, expected_wait_s(residual_s, step_s, world.deadline_s, now, busy_s, expected_s))
-    seen_s[0] = since_s
-    seen_s[1] = wait_s
+        if next_s[link] <= now:
+            meet_outages(trace, state, b, link, now)
+        since_s[n] = now - up_s[link]
+        wait_s[n] = 0.0
+        if since_s[n] < 0.0:
+            see_outage(world, trace, b, link, now, n, hops)
+        if any_busy:
+            wait_s[n] = max(
+                wait_s[n],
+                expected_wait_s(
+                    world.outages.residual_s,
+                    world.outages.residual_step_s,
+                    world.deadline_s,
+                    now,
+                    state.link_busy_s[b, link],
+                    state.expected_link_busy_s[b, link],
+                ),
+            )
 
 
-@small
-def route_now(places, link_now_s):  # type: ignore[no-untyped-def]
-    """Tell what an observer sees of a route whose links stand at ``places`` (X,) of ``link_now_s``.
+@part
+def meet_outages(trace, state, b, link, now):  # type: ignore[no-untyped-def]
+    """Bring `link_up_s` and `link_next_s` of a link up to now."""
+    up_s = 0.0
+    next_s = math.inf
+    for n in range(trace.link_down_s.shape[2]):
+        if trace.link_down_s[b, link, n, 0] > now:
+            next_s = trace.link_down_s[b, link, n, 0]
+            break
+        up_s = trace.link_down_s[b, link, n, 1]
+    state.link_up_s[b, link] = up_s
+    state.link_next_s[b, link] = next_s
 
-    Returns
-    -------
-    up : bool
-    age_s : float
-        Time in that state: of the link last come up, or of the outage that is oldest.
-    wait_s : float
-        Expected time until the route is up and free.
-    count : int
-        Links of the route.
-    """
-    up_s = math.inf
-    wait_s = 0.0
-    count = 0
-    while count < places.shape[0] and places[count] >= 0:
-        up_s = min(up_s, link_now_s[places[count], 0])
-        wait_s = max(wait_s, link_now_s[places[count], 1])
-        count += 1
-    # Down for longer is further below 0: the least of both is what counts.
-    return up_s >= 0.0, abs(up_s), wait_s, count
+
+@part
+def see_outage(world, trace, b, link, now, n, hops):  # type: ignore[no-untyped-def]
+    """Write into row `n` of the links of `hops` what is seen of a link that is down."""
+    start_s = 0.0
+    for i in range(trace.link_down_s.shape[2]):
+        if trace.link_down_s[b, link, i, 0] > now:
+            break
+        start_s = max(trace.link_down_s[b, link, i, 0], 0.0)
+    age_s = now - start_s
+    hops.link_wait_s[n] = residual_outage_s(world.outages.residual_s, world.outages.residual_step_s, age_s)
+    hops.link_since_s[n] = -age_s if age_s > 0.0 else -1e-12
 
 
 @small
@@ -287,6 +371,9 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
     """Put in place of the true busy times of world `b` what an observer expects of them."""
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
+    fill(state.link_next_s[b], now)
+    state.first_fault_s[b] = 0.0
+    state.slots_free_s[b] = now
     for v in range(state.busy_s.shape[1]):
         wait = expected_wait_s(
             residual_s, step_s, world.deadline_s, now, state.busy_s[b, v], state.expected_busy_s[b, v]
@@ -294,6 +381,7 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
         state.busy_s[b, v] = now + wait
         state.expected_busy_s[b, v] = now + wait
         state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
+        state.slots_free_s[b] = max(state.slots_free_s[b], now + wait)
     state.links_free_s[b] = now
     for w in range(state.link_busy_s.shape[1]):
         wait = expected_wait_s(
@@ -312,3 +400,4 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
     )
     state.ground_busy_s[b] = now + wait
     state.expected_ground_busy_s[b] = now + wait
+    state.slots_free_s[b] = max(state.slots_free_s[b], now + wait)

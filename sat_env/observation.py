@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sat_env.handles import Handle
 from sat_env.kernels import kernel, part, small
-from sat_env.problem import Problems
+from sat_env.problem import Problems, empty_hops
 from sat_env.world import World
 
 LATENCY_SCALE_S = 0.25  # a route of more delay than this reads 1
@@ -87,8 +87,9 @@ def split(flat: NDArray[np.float32], slots: int) -> dict[str, NDArray[np.float32
 
 def encode(world: World, problems: Problems, forecast_epochs: int) -> NDArray[np.float32]:
     """Return the flat observations (B, D) of a batch of problems, freshly allocated."""
-    flat = np.empty((problems.busy_s.shape[0], vector_size(problems.rate_bps.shape[1])), np.float32)
-    encode_rows(Handle(world), Handle(problems), forecast_epochs, flat)
+    worlds, slots = problems.rate_bps.shape[:2]
+    flat = np.empty((worlds, vector_size(slots)), np.float32)
+    encode_rows(Handle(world), Handle(problems), Handle(empty_hops(slots, 0)), forecast_epochs, flat)
     return flat
 
 
@@ -98,57 +99,96 @@ def _unit(value):  # type: ignore[no-untyped-def]
 
 
 @part
-def encode_row(world, problems, b, forecast_epochs, out):  # type: ignore[no-untyped-def]
-    """Write the observation of row `b` of a batch of problems into ``out`` (D,), in the order of `layout`."""
+def encode_row(world, problems, row, hops, forecast_epochs, out):  # type: ignore[no-untyped-def]
+    """Write the observation of row `row` of a batch of problems into ``out`` (D,), in the order of `layout`.
+
+    `hops` (see `problem.Hops`) is work space.
+    """
     slots = problems.rate_bps.shape[1]
-    hops = slots * (slots + 1) // 2
+    p = 0
+    for i in range(slots):
+        for j in range(i + 1, slots + 1):
+            hops.rate_bps[p] = problems.rate_bps[row, i, j]
+            hops.latency_s[p] = problems.latency_s[row, i, j]
+            hops.release_s[p] = problems.release_s[row, i, j]
+            hops.primary_up[p] = problems.primary_up[row, i, j]
+            hops.state_age_s[p] = problems.state_age_s[row, i, j]
+            hops.backup_bps[p] = problems.backup_bps[row, i, j]
+            p += 1
+    encode_slots(world, problems, row, forecast_epochs, out)
+    encode_hops(world, hops, out)
+
+
+@part
+def encode_slots(world, problems, row, forecast_epochs, out):  # type: ignore[no-untyped-def]
+    """Write the entries of slots, job and plan before."""
+    slots = problems.rate_bps.shape[1]
     blocks = world.block_flops.shape[0]
     levels = world.encode_entries_per_s.shape[0]
     modes = world.power.mode_flops_per_s
     fastest = max(world.ground_flops_per_s, modes[modes.shape[0] - 1])
     reboot_s = max(world.reboot_s, 1e-9)
     per_deadline = 1.0 / world.deadline_s
+    flops_per_s, busy_s, left_s = problems.flops_per_s[row], problems.busy_s[row], problems.reboot_s[row]
+    charge, light, light_ahead = problems.charge[row], problems.light[row], problems.light_ahead[row]
+    resident = problems.resident[row]
     for k in range(slots + 1):
-        out[k] = _unit(problems.flops_per_s[b, k] / fastest)
-        out[slots + 1 + k] = _unit(problems.busy_s[b, k] * per_deadline)
+        out[k] = _unit(flops_per_s[k] / fastest)
+        out[slots + 1 + k] = _unit(busy_s[k] * per_deadline)
     at = 2 * (slots + 1)
     for k in range(slots):
-        out[at + k] = _unit(problems.reboot_s[b, k] / reboot_s)
-        out[at + slots + k] = _unit(problems.charge[b, k])
-        out[at + 2 * slots + k] = _unit(problems.light[b, k])
-        out[at + 3 * slots + k] = _unit(problems.light_ahead[b, k])
-        out[at + 4 * slots + k] = problems.resident[b, k, 0] / blocks
-        out[at + 5 * slots + k] = problems.resident[b, k, 1] / blocks
-    at += 6 * slots
-    best = 1.0
-    for i in range(slots):
-        for j in range(i + 1, slots + 1):
-            best = max(best, problems.rate_bps[b, i, j], problems.backup_bps[b, i, j])
-    hop = at
-    for i in range(slots):
-        for j in range(i + 1, slots + 1):
-            out[hop] = _unit(problems.rate_bps[b, i, j] / best)
-            out[hop + hops] = _unit(problems.latency_s[b, i, j] / LATENCY_SCALE_S)
-            out[hop + 2 * hops] = _unit(problems.release_s[b, i, j] * per_deadline)
-            out[hop + 3 * hops] = 1.0 - problems.primary_up[b, i, j]
-            out[hop + 4 * hops] = _unit(problems.state_age_s[b, i, j] * per_deadline * 0.1)
-            out[hop + 5 * hops] = _unit(problems.backup_bps[b, i, j] / best)
-            hop += 1
-    at += 6 * hops
-    out[at] = _unit(problems.items[b] / (2.0 * world.items_mean))
-    out[at + 1] = _unit(problems.content[b] / 4.0)
+        out[at + k] = _unit(left_s[k] / reboot_s)
+        out[at + slots + k] = _unit(charge[k])
+        out[at + 2 * slots + k] = _unit(light[k])
+        out[at + 3 * slots + k] = _unit(light_ahead[k])
+        out[at + 4 * slots + k] = resident[k, 0] / blocks
+        out[at + 5 * slots + k] = resident[k, 1] / blocks
+    at += 6 * slots + 6 * (slots * (slots + 1) // 2)
+    out[at] = _unit(problems.items[row] / (2.0 * world.items_mean))
+    out[at + 1] = _unit(problems.content[row] / 4.0)
     for i in range(3):
-        out[at + 2 + i] = _unit(problems.recent_items[b, i] / (2.0 * world.items_mean))
+        out[at + 2 + i] = _unit(problems.recent_items[row, i] / (2.0 * world.items_mean))
     at += 5
     for k in range(slots):
-        out[at + k] = problems.previous_cuts[b, k] / blocks
-        out[at + slots + k] = problems.previous_levels[b, k] / max(levels - 1, 1)
+        out[at + k] = problems.previous_cuts[row, k] / blocks
+        out[at + slots + k] = problems.previous_levels[row, k] / max(levels - 1, 1)
     at += 2 * slots
-    out[at] = _unit(problems.epochs_to_change[b] / forecast_epochs)
+    out[at] = _unit(problems.epochs_to_change[row] / forecast_epochs)
+
+
+@part
+def encode_hops(world, hops, out):  # type: ignore[no-untyped-def]
+    """Write the entries of hops; plain loops, which vectorise."""
+    slots = world.chain.shape[1]
+    per_deadline = 1.0 / world.deadline_s
+    rate_bps, latency_s, release_s = hops.rate_bps, hops.latency_s, hops.release_s
+    primary_up, state_age_s, backup_bps = hops.primary_up, hops.state_age_s, hops.backup_bps
+    count = rate_bps.shape[0]
+    best = 1.0
+    for p in range(count):
+        best = max(best, rate_bps[p], backup_bps[p])
+    at = 2 * (slots + 1) + 6 * slots
+    for p in range(count):
+        out[at + p] = _unit(rate_bps[p] / best)
+    at += count
+    for p in range(count):
+        out[at + p] = _unit(latency_s[p] / LATENCY_SCALE_S)
+    at += count
+    for p in range(count):
+        out[at + p] = _unit(release_s[p] * per_deadline)
+    at += count
+    for p in range(count):
+        out[at + p] = 1.0 - primary_up[p]
+    at += count
+    for p in range(count):
+        out[at + p] = _unit(state_age_s[p] * per_deadline * 0.1)
+    at += count
+    for p in range(count):
+        out[at + p] = _unit(backup_bps[p] / best)
 
 
 @kernel
-def encode_rows(world, problems, forecast_epochs, flat):  # type: ignore[no-untyped-def]
+def encode_rows(world, problems, hops, forecast_epochs, flat):  # type: ignore[no-untyped-def]
     """Write the observations of a batch of problems into ``flat`` (B, D)."""
     for b in range(flat.shape[0]):
-        encode_row(world, problems, b, forecast_epochs, flat[b])
+        encode_row(world, problems, b, hops, forecast_epochs, flat[b])

@@ -77,6 +77,30 @@ def empty_problems(worlds: int, slots: int) -> Problems:
     return Problems(*(np.zeros(shape, kind) for kind, shape in (shapes[name] for name in Problems._fields)))
 
 
+class Hops(NamedTuple):
+    """Work space: what is seen of the P hops i < j of one world, row by row: (1,2), (1,3), ..., (2,3), ...
+
+    And of the U links of its epoch; one more stands for no link at all.
+    """
+
+    rate_bps: Array  # (P,) as in `Problems`
+    latency_s: Array  # (P,)
+    release_s: Array  # (P,)
+    primary_up: Array  # (P,)
+    state_age_s: Array  # (P,)
+    backup_bps: Array  # (P,)
+    link_since_s: Array  # (U+1,) time the link has been up; below 0: down for that long
+    link_wait_s: Array  # (U+1,) expected time until it is up and free
+
+
+def empty_hops(slots: int, links: int) -> Hops:
+    """Return `Hops` of K slots, with room for U links."""
+    fields = {name: np.zeros(slots * (slots + 1) // 2) for name in Hops._fields}
+    fields["link_since_s"] = np.full(links + 1, np.inf)
+    fields["link_wait_s"] = np.zeros(links + 1)
+    return Hops(**fields)
+
+
 class Forecast(NamedTuple):
     """What orbits determine for the next F epochs, the current one first (fewer at the end of the plan)."""
 

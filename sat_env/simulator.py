@@ -30,14 +30,17 @@ from sat_env.knowledge import (
     advance_battery,
     describe,
     describe_hops,
+    describe_job,
     describe_slots,
     describe_worlds,
     forget_future,
+    meet_outages,
+    see_hops,
 )
-from sat_env.observation import encode_row, vector_size
+from sat_env.observation import encode_hops, encode_row, encode_slots, vector_size
 from sat_env.pipeline import JobRun, job_run, run
 from sat_env.plan import repair
-from sat_env.problem import PlanningProblem, Problems, empty_problems, planning_problem
+from sat_env.problem import PlanningProblem, Problems, empty_hops, empty_problems, planning_problem
 from sat_env.reward import TERMS, reward_terms
 from sat_env.state import State, empty_outcome, empty_state
 from sat_env.trace import (
@@ -60,7 +63,7 @@ Ints = NDArray[np.int64]
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 NO_PLAN = -1  # a first cut of this declines the job
-AHEAD = 3  # worlds between the one that is stepped and the one that is fetched
+AHEAD = 6  # worlds between the one that is stepped and the one that is fetched
 
 
 class Scratch(NamedTuple):
@@ -70,7 +73,7 @@ class Scratch(NamedTuple):
     here: Any  # handle of Problems of one world: the decision
     stage_slot: Ints  # (K+1,) slot of each stage in use
     stage_end: Ints  # (K+1,) block each stage ends before
-    link_now_s: Array  # (U, 2) see `knowledge.look_at_link`
+    hops: Any  # handle of Hops: what is seen of the hops of one world
 
 
 @part
@@ -95,9 +98,9 @@ def step_world(world, trace, state, problems, described, outcome, scratch, cuts,
     if described or over:
         decision, row = problems, b
     if knows_hops and not described:
-        describe(world, trace, state, b, decision, row, scratch.link_now_s)
+        describe(world, trace, state, b, decision, row, scratch.hops)
     elif not knows_hops:
-        describe_slots(world, trace, state, b, decision, row)
+        describe_job(world, trace, state, b, decision, row)
 
     outcome.bytes[b] = 0.0
     outcome.energy_j[b] = 0.0
@@ -128,7 +131,7 @@ def step_world(world, trace, state, problems, described, outcome, scratch, cuts,
         if end_s == math.inf:
             job.extent[1] = 0
             if not knows_hops:
-                describe_hops(world, trace, state, b, decision, row, scratch.link_now_s)
+                describe_hops(world, trace, state, b, decision, row, scratch.hops)
             give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
             expect(world, state, decision, row, job, b, stages, stage_slot, stage_end)
@@ -175,6 +178,7 @@ def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
     start = trace.window[b] * world.episode_epochs
     state.start[b] = start
     state.epoch[b] = start
+    first_fault_s = math.inf
     for v in range(state.battery_j.shape[1]):
         state.battery_j[b, v] = trace.charge[b, v] * world.power.capacity_j
         state.battery_epoch[b, v] = start
@@ -183,6 +187,11 @@ def begin_world(world, trace, state, b):  # type: ignore[no-untyped-def]
         state.busy_s[b, v] = 0.0
         state.expected_busy_s[b, v] = 0.0
         state.resets_known_s[b, v] = 0.0
+        first_fault_s = min(first_fault_s, trace.lost_s[b, v], trace.reset_s[b, v, 0])
+    state.first_fault_s[b] = first_fault_s
+    state.slots_free_s[b] = 0.0
+    for w in range(state.link_next_s.shape[1]):
+        meet_outages(trace, state, b, w, 0.0)
     fill(state.link_busy_s[b], 0.0)
     fill(state.expected_link_busy_s[b], 0.0)
     state.links_free_s[b] = 0.0
@@ -205,21 +214,19 @@ def fetch_ahead(world, trace, state, b):  # type: ignore[no-untyped-def]
         prefetch(state.battery_epoch, (b, v))
         prefetch(state.draw_j, (b, v, 0))
         prefetch(state.resident, (b, v, 0))
-        prefetch(state.busy_s, (b, v))
-        prefetch(state.expected_busy_s, (b, v))
-        prefetch(state.resets_known_s, (b, v))
-        prefetch(trace.lost_s, (b, v))
-        prefetch(trace.reset_s, (b, v, 0))
     for n in range(world.epoch_links.shape[1]):
         link = world.epoch_links[epoch, n]
         if link < 0:
             break
-        prefetch(trace.link_down_s, (b, link, 0, 0))
+        prefetch(state.link_up_s, (b, link))
+        prefetch(state.link_next_s, (b, link))
     t = epoch - state.start[b]
     prefetch(trace.items, (b, t))
     prefetch(trace.content, (b, t))
     prefetch(trace.downlink_factor, (b, t, 0))
+    prefetch(trace.downlink_factor, (b, t + 1, 0))
     prefetch(state.previous_cuts, (b, 0))
+    prefetch(state.previous_levels, (b, 0))
 
 
 @kernel
@@ -268,10 +275,12 @@ def play_worlds(  # type: ignore[no-untyped-def]
             reward_terms(world, outcome, b, terms[b])
         if seen.shape[0] > 0:
             if over[b] or (described and not moved):
-                encode_row(world, problems, b, forecast_epochs, seen[b])
+                encode_row(world, problems, b, scratch.hops, forecast_epochs, seen[b])
             else:
-                describe(world, trace, state, b, scratch.here, np.int64(0), scratch.link_now_s)
-                encode_row(world, scratch.here, np.int64(0), forecast_epochs, seen[b])
+                describe_slots(world, trace, state, b, scratch.here, np.int64(0))
+                see_hops(world, trace, state, b, scratch.hops)
+                encode_slots(world, scratch.here, np.int64(0), forecast_epochs, seen[b])
+                encode_hops(world, scratch.hops, seen[b])
 
 
 @kernel
@@ -356,7 +365,7 @@ def make_scratch(world: World, job: JobRun) -> Scratch:
         here=Handle(empty_problems(1, slots)),
         stage_slot=np.zeros(slots + 1, np.int64),
         stage_end=np.zeros(slots + 1, np.int64),
-        link_now_s=np.zeros((world.epoch_links.shape[1], 2)),
+        hops=Handle(empty_hops(slots, world.epoch_links.shape[1])),
     )
 
 
@@ -537,7 +546,7 @@ class Simulator:
                 self.handles.state,
                 self.handles.problems,
                 self.over,
-                self.handles.scratch.fields.link_now_s,
+                self.handles.scratch.fields.hops,
             )
             self._described = True
         return self._problems

@@ -25,11 +25,15 @@ class State(NamedTuple):
     busy_s: Array  # (B, V) when the satellite is free
     expected_busy_s: Array  # (B, V) when it was expected to be, at the decisions so far
     resets_known_s: Array  # (B, V) resets up to here have had their effect
+    first_fault_s: Array  # (B,) before, no satellite of the window resets or is lost
+    link_up_s: Array  # (B, W) end of the last outage that has begun; above now: the link is down
+    link_next_s: Array  # (B, W) start of the next outage; once it is past, both are looked up again
     link_busy_s: Array  # (B, W)
     expected_link_busy_s: Array  # (B, W)
     links_free_s: Array  # (B,) when the last of the links is free
     ground_busy_s: Array  # (B,)
     expected_ground_busy_s: Array  # (B,)
+    slots_free_s: Array  # (B,) when the last of the satellites and the ground is free
     energy_j: Array  # (B, 4) ledger since reset: stored in batteries, spilled, unserved, drawn by jobs
     previous_cuts: Ints  # (B, K) the plan before, as executed
     previous_levels: Ints  # (B, K)
@@ -72,11 +76,15 @@ def empty_state(world: World, worlds: int) -> State:
         busy_s=zeros(nodes),
         expected_busy_s=zeros(nodes),
         resets_known_s=zeros(nodes),
+        first_fault_s=zeros(),
+        link_up_s=zeros(links),
+        link_next_s=zeros(links),
         link_busy_s=zeros(links),
         expected_link_busy_s=zeros(links),
         links_free_s=zeros(),
         ground_busy_s=zeros(),
         expected_ground_busy_s=zeros(),
+        slots_free_s=zeros(),
         energy_j=zeros(4),
         previous_cuts=ints(slots),
         previous_levels=ints(slots),

@@ -47,7 +47,8 @@ class World(NamedTuple):
     route_latency_s: Array  # (E, 2, K, K+1)
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
     epoch_links: NDArray[np.int32]  # (E, U) window-local links of all routes of the epoch, -1 padded
-    route_places: NDArray[np.int16]  # (E, 2, K, K+1, X) where in `epoch_links` each link stands, -1 padded
+    route_places: NDArray[np.uint16]  # (E, 2, P, X) where in `epoch_links` each hop's links stand, U padded
+    longest_route: Ints  # (E,) links of the longest primary route
     has_backups: NDArray[np.bool_]  # (E,) whether any route of the epoch has a backup
     route_station: NDArray[np.int16]  # (E, 2, K, K+1) -1: not a ground route
     route_elevation_deg: Array  # (E, 2, K, K+1) of the exit at its station
@@ -226,6 +227,7 @@ def _world(
         route_links=links,
         epoch_links=epoch_links,
         route_places=route_places,
+        longest_route=(links[:, 0] >= 0).sum(axis=-1).max(axis=(1, 2)),
         has_backups=np.asarray((contacts.route_rate_bps[:, 0, 1] > 0).any(axis=(1, 2))),
         route_station=contacts.route_station.astype(np.int16),
         route_elevation_deg=contacts.route_elevation_deg.astype(np.float64),
@@ -374,14 +376,21 @@ def _downlinks_met(scenario: Scenario, contacts: ContactPlan) -> NDArray[np.bool
     return met
 
 
-def _epoch_links(links: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    """Return the distinct links of each epoch's routes, (E, U), and their places there, like ``links``."""
+def _epoch_links(links: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """Return the distinct links of each epoch's routes, (E, U), and where there those of each hop stand.
+
+    The places are (E, 2, P, X), by hop as `problem.Hops`; where a route has fewer links, U.
+    """
+    slots = links.shape[2]
+    sender, receiver = np.triu_indices(slots, 1, slots + 1)
+    hops = links[:, :, sender, receiver]
     used: list[Ints] = []
-    places = np.empty(links.shape, np.int16)
-    for epoch, rows in enumerate(links):
+    places = np.empty(hops.shape, np.int64)
+    for epoch, rows in enumerate(hops):
         ids, places[epoch] = _numbered(rows)
         used.append(ids)
-    return _padded(used).astype(np.int32), places
+    table = _padded(used).astype(np.int32)
+    return table, np.where(places < 0, table.shape[1], places).astype(np.uint16)
 
 
 def _padded(rows: list[Ints]) -> Ints:

@@ -18,7 +18,7 @@ from agents.choice import KEEP, SHIFTS, LearnedChoice
 from agents.config import PPO_ALGORITHMS, default_config
 from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
-from agents.networks import FusedCategoricals
+from agents.networks import FusedCategoricals, FusedPolicy
 from agents.planner import BatchPlanner
 from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
@@ -312,6 +312,34 @@ def test_an_untrained_transformer_is_the_planner_whatever_the_chain_and_the_mode
             held = np.diff(expected[0], axis=1, prepend=0) > 0
             assert (found[1][held] == expected[1][held]).all()
             sim.step(*expected)
+
+
+def test_the_fused_policy_over_shares_is_stable_baselines3s_own():
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    from sat_env.sb3 import SatVecEnv
+
+    env = SatVecEnv(4, "PaperStatic", "fractions", flat=True)
+    torch.manual_seed(0)
+    theirs = ActorCriticPolicy(env.observation_space, env.action_space, lambda _: 1e-3, log_std_init=-0.5)
+    torch.manual_seed(0)
+    mine = FusedPolicy(env.observation_space, env.action_space, lambda _: 1e-3, log_std_init=-0.5)
+    for name, weights in theirs.state_dict().items():
+        torch.testing.assert_close(mine.state_dict()[name], weights, rtol=0.0, atol=0.0)
+    seen = torch.as_tensor(env.reset())
+    actions = torch.randn(4, *env.action_space.shape)
+    both = [policy.evaluate_actions(seen, actions) for policy in (mine, theirs)]
+    for a, b in zip(*both, strict=True):
+        torch.testing.assert_close(a, b)
+    for found in both:
+        sum(part.sum() for part in found).backward()
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    torch.testing.assert_close(mine(seen, deterministic=True), theirs(seen, deterministic=True))
+    drawn = torch.stack([mine(seen)[0] for _ in range(4000)])
+    mean, spread = mine(seen, deterministic=True)[0], float(np.exp(-0.5))
+    torch.testing.assert_close(drawn.mean(dim=0), mean, atol=0.06, rtol=0.0)
+    torch.testing.assert_close(drawn.std(dim=0), torch.full_like(mean, spread), atol=0.04, rtol=0.0)
 
 
 def test_fused_actions_are_those_of_separate_distributions():
