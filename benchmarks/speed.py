@@ -27,8 +27,8 @@ from rich.table import Table
 
 import sat_env
 from sat_env import encodings
-from sat_env.knowledge import describe_hops, describe_slots
-from sat_env.observation import encode_row
+from sat_env.knowledge import describe_job, describe_slots, see_hops
+from sat_env.observation import encode_hops, encode_slots
 
 EPISODE = 151  # steps of an episode of WalkerOutage, with the one that begins it
 PLAN = [4, 8, 12, 12, 12, 12, 1, 1, 1, 1, 1, 1]  # WalkerOutage on three slots, 8 bit
@@ -113,14 +113,20 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
             describe_slots(world, trace, state, b, scratch.here, 0)
 
     @njit
+    def jobs(world, trace, state, scratch):  # type: ignore[no-untyped-def]
+        for b in range(worlds):
+            describe_job(world, trace, state, b, scratch.here, 0)
+
+    @njit
     def hops(world, trace, state, scratch):  # type: ignore[no-untyped-def]
         for b in range(worlds):
-            describe_hops(world, trace, state, b, scratch.here, 0, scratch.hops)
+            see_hops(world, trace, state, b, scratch.hops)
 
     @njit
     def entries(world, scratch, seen):  # type: ignore[no-untyped-def]
         for b in range(worlds):
-            encode_row(world, scratch.here, 0, 8, seen[b])
+            encode_slots(world, scratch.here, 0, 8, seen[b])
+            encode_hops(world, scratch.hops, seen[b])
 
     def step() -> None:
         if over.all():
@@ -133,11 +139,15 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
             20,
         ),
         "step and observe": (step, 20),
-        "of these, describe slots (twice)": (
+        "of these, the job to run": (
+            lambda: jobs(handles.world, handles.trace, handles.state, scratch),
+            20,
+        ),
+        "of these, slots seen": (
             lambda: slots(handles.world, handles.trace, handles.state, scratch),
             20,
         ),
-        "of these, describe hops": (
+        "of these, hops seen": (
             lambda: hops(handles.world, handles.trace, handles.state, scratch),
             20,
         ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sat_env.kernels import part, small
 from sat_env.knowledge import downlink_share, meet_outages
 from sat_env.pipeline import COMPUTE_END
@@ -139,14 +141,14 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
         j = stage_slot[s + 1]
         rate = route_bps[i, j]
         if station[i, j] >= 0:
-            rate *= downlink_share(world, trace, b, epoch, t, 0, i, j)
+            rate *= downlink_share(world, trace, b, epoch, t, np.int64(0), i, j)
         if rate <= 0.0:
             until = now
         job_rate_bps[s, 0, 0] = rate
         job_latency_s[s, 0] = latency_s[i, j]
         release = now
         for x in range(links.shape[2]):
-            link = links[i, j, x]
+            link = np.int64(links[i, j, x])
             if link < 0:
                 break
             if any_busy:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sat_env.energy import allowed_mode, battery_step
 from sat_env.kernels import kernel, part, small
 from sat_env.network.ground import ka_rate_bps, rain_at_elevation_db
@@ -218,34 +220,32 @@ def see_hops(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
     t = epoch - state.start[b]
     see_links(world, trace, state, b, hops)
     since_s, wait_s = hops.link_since_s, hops.link_wait_s
-    route_bps, latency_s = world.route_rate_bps[epoch, 0, 0], world.route_latency_s[epoch, 0]
-    station, places, longest = (
-        world.route_station[epoch, 0],
-        world.route_places[epoch, 0],
-        world.longest_route[epoch],
-    )
+    clear_bps, latency_s = world.hop_rate_bps[epoch], world.hop_latency_s[epoch]
+    station, places = world.route_station[epoch, 0], world.route_places[epoch, 0]
+    longest = world.longest_route[epoch]
     rate_bps, seen_latency_s, release_s = hops.rate_bps, hops.latency_s, hops.release_s
     primary_up, state_age_s, backup_bps = hops.primary_up, hops.state_age_s, hops.backup_bps
-    slots = route_bps.shape[0]
-    p = 0
+    slots = world.chain.shape[1]
+    for p in range(rate_bps.shape[0]):
+        rate_bps[p] = clear_bps[p]
+    for p in range(rate_bps.shape[0]):
+        seen_latency_s[p] = latency_s[p]
+    p = -1
     for i in range(slots):
-        for j in range(i + 1, slots + 1):
-            # Down for longer is further below 0: the least of all links is what counts.
-            up_s = math.inf
-            wait = 0.0
-            for x in range(longest):
-                up_s = min(up_s, since_s[places[p, x]])
-                wait = max(wait, wait_s[places[p, x]])
-            rate = route_bps[i, j]
-            if station[i, j] >= 0:
-                rate *= downlink_share(world, trace, b, epoch, t, 0, i, j)
-            rate_bps[p] = rate
-            seen_latency_s[p] = latency_s[i, j]
-            release_s[p] = wait
-            primary_up[p] = 1.0 if up_s >= 0.0 and rate > 0.0 else 0.0
-            state_age_s[p] = abs(up_s)
-            backup_bps[p] = 0.0
-            p += 1
+        p += slots - i  # the hop to the ground is the last of a row
+        if station[i, slots] >= 0:
+            rate_bps[p] *= downlink_share(world, trace, b, epoch, t, np.int64(0), i, slots)
+    for p in range(rate_bps.shape[0]):
+        # Down for longer is further below 0: the least of all links is what counts.
+        up_s = math.inf
+        wait = 0.0
+        for x in range(longest):
+            up_s = min(up_s, since_s[places[p, x]])
+            wait = max(wait, wait_s[places[p, x]])
+        release_s[p] = wait
+        primary_up[p] = 1.0 if up_s >= 0.0 and rate_bps[p] > 0.0 else 0.0
+        state_age_s[p] = abs(up_s)
+        backup_bps[p] = 0.0
     if world.has_backups[epoch]:
         see_backups(world, trace, state, b, hops)
 
@@ -273,7 +273,7 @@ def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
                 continue
             rate = route_bps[i, j]
             if station[i, j] >= 0:
-                rate *= downlink_share(world, trace, b, epoch, t, 1, i, j)
+                rate *= downlink_share(world, trace, b, epoch, t, np.int64(1), i, j)
             hops.backup_bps[p] = rate
             if rate > 0.0 and hops.primary_up[p] == 0.0:
                 noticed = 0.0 if hops.rate_bps[p] <= 0.0 else max(0.0, world.detect_s - hops.state_age_s[p])
@@ -292,7 +292,7 @@ def see_links(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
     since_s, wait_s = hops.link_since_s, hops.link_wait_s
     any_busy = state.links_free_s[b] > now
     for n in range(links.shape[0]):
-        link = links[n]
+        link = np.int64(links[n])
         if link < 0:
             break
         if next_s[link] <= now:

@@ -268,7 +268,7 @@ def send(  # type: ignore[no-untyped-def]
     """
     left = bits
     wire = 0.0
-    route = 0
+    route = np.int64(0)
     t = start_s
     unbroken_from = t
     while t < deadline_s:
@@ -507,7 +507,9 @@ def generate(  # type: ignore[no-untyped-def]
             route = 0
             rate, change, _ = carries(rates[0], links[0], t, release_s, epoch_s, link_down_s)
             if rate <= 0.0:
-                route, ready = take_route(rates, links, 0, t, release_s, epoch_s, detect_s, link_down_s)
+                route, ready = take_route(
+                    rates, links, np.int64(0), t, release_s, epoch_s, detect_s, link_down_s
+                )
                 if ready > t:
                     stopped_until = max(stopped_until, ready)
                     continue

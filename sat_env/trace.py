@@ -131,7 +131,7 @@ def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
 def running_outage_s(law, key, subject):  # type: ignore[no-untyped-def]
     """Draw the length of an outage met in progress: longer ones are likelier, so by rejection."""
     longest = max(law.high_s, law.tail_high_s if law.tail_share > 0.0 else 0.0)
-    counter = FAR_COUNTER
+    counter = np.int64(FAR_COUNTER)
     while True:
         length = down_time_s(law, key, subject, counter)
         if uniform(key, subject, counter + 2) * longest < length:
@@ -153,7 +153,7 @@ def draw_link(law, key, link, horizon_s, into, lost_s):  # type: ignore[no-untyp
     """
     capacity = into.shape[0]
     count = 0
-    counter = 4
+    counter = np.int64(4)
     if law.up_mean_s > 0.0:
         t = 0.0
         down_share = law.down_mean_s / (law.down_mean_s + law.up_mean_s)

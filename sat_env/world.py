@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class World(NamedTuple):
     chain: Ints  # (E, K) window-local satellite of each slot
     route_rate_bps: Array  # (E, H, 2, K, K+1)
     route_latency_s: Array  # (E, 2, K, K+1)
+    hop_rate_bps: Array  # (E, P) of the primary routes now, by hop as `problem.Hops`
+    hop_latency_s: Array  # (E, P) likewise
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
     epoch_links: NDArray[np.int32]  # (E, U) window-local links of all routes of the epoch, -1 padded
     route_places: NDArray[np.uint16]  # (E, 2, P, X) where in `epoch_links` each hop's links stand, U padded
@@ -224,6 +226,8 @@ def _world(
         chain=chain,
         route_rate_bps=np.ascontiguousarray(contacts.route_rate_bps, np.float64),
         route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
+        hop_rate_bps=_by_hop(contacts.route_rate_bps[:, 0, 0]),
+        hop_latency_s=_by_hop(contacts.route_latency_s[:, 0]),
         route_links=links,
         epoch_links=epoch_links,
         route_places=route_places,
@@ -381,9 +385,7 @@ def _epoch_links(links: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[n
 
     The places are (E, 2, P, X), by hop as `problem.Hops`; where a route has fewer links, U.
     """
-    slots = links.shape[2]
-    sender, receiver = np.triu_indices(slots, 1, slots + 1)
-    hops = links[:, :, sender, receiver]
+    hops = np.stack([_by_hop(links[:, 0]), _by_hop(links[:, 1])], axis=1)
     used: list[Ints] = []
     places = np.empty(hops.shape, np.int64)
     for epoch, rows in enumerate(hops):
@@ -391,6 +393,12 @@ def _epoch_links(links: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[n
         used.append(ids)
     table = _padded(used).astype(np.int32)
     return table, np.where(places < 0, table.shape[1], places).astype(np.uint16)
+
+
+def _by_hop(table: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows (E, P, ...) of the hops i < j of a table (E, K, K+1, ...), row by row."""
+    slots = table.shape[1]
+    return np.ascontiguousarray(table[:, *np.triu_indices(slots, 1, slots + 1)])
 
 
 def _padded(rows: list[Ints]) -> Ints:

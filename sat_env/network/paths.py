@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from sat_env.kernels import inner
 from sat_env.network.links import LIGHT_KM_S
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +38,6 @@ class Tree(NamedTuple):
     order: Ints  # (N,) nodes as they were reached
 
 
-@njit(cache=True)
 def new_tree(n_nodes: int) -> Tree:
     """Return the empty tree."""
     return Tree(
@@ -107,7 +107,7 @@ def clear(tree: Tree, count: int) -> None:
         tree.hops[tree.order[q]] = -1
 
 
-@njit(cache=True)
+@inner
 def links_to(tree: Tree, node: int, links: Ints) -> int:
     """Write the links of the path from the source to `node` into `links`; return how many."""
     n = int(tree.hops[node])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 from sat_env import motion
+from sat_env.kernels import allocating_kernel, inner
 from sat_env.motion.frames import EARTH_RADIUS_KM, Floats, latitude_longitude_deg
 from sat_env.motion.sun import light_share
 from sat_env.network.chain import RULES, View, choose_slots, sensing_nodes
@@ -303,7 +304,6 @@ class Search(NamedTuple):
     grounded: Bools  # (N,) nodes in contact
 
 
-@njit(cache=True)
 def _all_routes(
     chain: Ints,
     neighbours: Ints,
@@ -321,7 +321,7 @@ def _all_routes(
     routes = Routes(
         np.zeros((epochs, horizon, 2, slots, slots + 1)),
         np.zeros(shape),
-        np.full((epochs, 2, slots, slots + 1, MAX_HOPS + 1), -1, np.int32),
+        np.full((*shape, MAX_HOPS + 1), -1, np.int32),
         np.full(shape, -1, np.int32),
         np.zeros(shape, np.float32),
         np.zeros(shape, np.float32),
@@ -332,10 +332,30 @@ def _all_routes(
         np.zeros(n_nodes, np.bool_),
         np.zeros(n_nodes, np.bool_),
     )
+    _find_routes(routes, search, chain, neighbours, neighbour_links, sky, downlinks, relay_s, backup)
+    return routes
+
+
+@allocating_kernel
+def _find_routes(
+    routes: Routes,
+    search: Search,
+    chain: Ints,
+    neighbours: Ints,
+    neighbour_links: Ints,
+    sky: Sky,
+    downlinks: Downlinks,
+    relay_s: float,
+    backup: bool,
+) -> None:
+    epochs, horizon, _, slots, _ = routes.rate_bps.shape
+    n_nodes = sky.in_contact.shape[1]
     for e in range(epochs):
         mesh = Mesh(neighbours, neighbour_links, sky.rate_bps[e], sky.positions_km[e], relay_s)
         for n in range(n_nodes):
-            search.grounded[n] = sky.in_contact[e, n].any()
+            search.grounded[n] = False
+            for station in range(sky.in_contact.shape[2]):
+                search.grounded[n] |= sky.in_contact[e, n, station]
         if downlinks.ideal_slot >= 0:
             search.grounded[chain[e, downlinks.ideal_slot]] = True
         for i in range(slots):
@@ -351,20 +371,19 @@ def _all_routes(
                         break
                     for h in range(horizon):
                         routes.rate_bps[e, h, which, i, j] = _route_rate(found, sky, e + h, downlinks)
-                    _bar(search.barred, found, True)
+                    _bar(search.barred, found, np.bool_(True))
                 for which in range(2):
-                    _bar(search.barred, routes.links[e, which, i, j], False)
-    return routes
+                    _bar(search.barred, routes.links[e, which, i, j], np.bool_(False))
 
 
-@njit(cache=True)
+@inner
 def _bar(barred: Bools, links: Ints, value: bool) -> None:
     for link in links:
         if 0 <= link < len(barred):  # downlinks are told apart at the exit
             barred[link] = value
 
 
-@njit(cache=True)
+@inner
 def _route_between(
     routes: Routes, at: tuple[int, int, int, int], source: int, target: int, mesh: Mesh, search: Search
 ) -> None:
@@ -373,12 +392,12 @@ def _route_between(
     count = grow(search.tree, mesh, source, search.barred, search.goal)
     search.goal[target] = False
     if search.tree.hops[target] > 0:
-        links_to(search.tree, target, routes.links[at])
+        links_to(search.tree, np.int64(target), routes.links[at])
         routes.latency_s[at] = search.tree.latency_s[target]
     clear(search.tree, count)
 
 
-@njit(cache=True)
+@inner
 def _route_to_ground(
     routes: Routes,
     at: tuple[int, int, int, int],
@@ -402,7 +421,7 @@ def _route_to_ground(
         exit_node, station, angle, length = _best_exit(search, count, sky, e, downlinks, spent)
         search.grounded[taken] = True
     if exit_node >= 0:
-        hops = links_to(search.tree, exit_node, routes.links[at])
+        hops = links_to(search.tree, np.int64(exit_node), routes.links[at])
         routes.links[at][hops] = n_links + exit_node * stations + station
         relay_s = mesh.relay_s if hops > 0 else 0.0
         routes.latency_s[at] = search.tree.latency_s[exit_node] + relay_s + length / LIGHT_KM_S
@@ -411,7 +430,7 @@ def _route_to_ground(
     clear(search.tree, count)
 
 
-@njit(cache=True)
+@inner
 def _last_link(links: Ints) -> int:
     last = -1
     for link in links:
@@ -420,7 +439,7 @@ def _last_link(links: Ints) -> int:
     return last
 
 
-@njit(cache=True)
+@inner
 def _best_exit(
     search: Search, count: int, sky: Sky, e: int, downlinks: Downlinks, spent: int
 ) -> tuple[int, int, float, float]:
@@ -447,7 +466,7 @@ def _best_exit(
     return best_node, best_station, best_angle, best_range
 
 
-@njit(cache=True)
+@inner
 def _route_rate(links: Ints, sky: Sky, t: int, downlinks: Downlinks) -> float:
     """Return the rate at epoch `t` of a route: its slowest link, 0 once one is gone."""
     n_links, stations = sky.rate_bps.shape[1], sky.in_contact.shape[2]
