@@ -4,8 +4,8 @@
     python benchmarks/compression.py --json --figures docs/figures
 
 Uses the checkpoints of `python -m sat_env.compression.train` and the shipped table. Checkpoints that are
-missing it makes, once: about 10 minutes on two cores, and as long again for the masks to compare with, which
---quick does without. Standard errors take the images as the independent draws; the cross-validation seeds of
+missing it makes, once: about 15 minutes of CPU time, and 25 more for the masks to compare with, which --quick
+does without. Standard errors take the images as the independent draws; the cross-validation seeds of
 an image are averaged first.
 """
 
