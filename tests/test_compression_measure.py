@@ -24,6 +24,16 @@ def test_the_standard_error_is_that_of_a_mean():
     assert np.mean(np.abs(mean) < 1.96 * error) == pytest.approx(0.95, abs=0.02)
 
 
+def test_more_networks_remove_their_share_of_the_error_only():
+    rng = np.random.default_rng(0)
+    of_image = rng.normal(0, 1, 40_000)
+    values = of_image + rng.normal(0, 2, (2, 40_000))
+    # A mean over k networks errs by sqrt((1 + 4 / k) / n): 0.01 at k = 4 / 3, the images alone by 0.005.
+    assert measure.cross_validations_needed(values, 0.01) == 2
+    assert measure.cross_validations_needed(values, 0.0052) > 20
+    assert measure.cross_validations_needed(values, 0.0045) is None
+
+
 def test_random_plans_have_1_to_7_cuts_and_lossy_levels():
     plans = np.array(measure.random_plans(300, seed=0))
     assert set((plans > 0).sum(1)) == set(range(1, 8))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sat_env.compression import measure
-from sat_env.compression.codec import RECIPES, select
+from sat_env.compression.codec import RECIPES, Recipe, n_kept, select
 from sat_env.compression.measure import MENU
 from sat_env.compression.network import augment, digits, folds, train_network
 from sat_env.compression.sparsifier import (
@@ -15,6 +15,7 @@ from sat_env.compression.sparsifier import (
     any_cuts,
     divergence,
     masked_streams_of,
+    one_of,
     single_cuts,
     streams_of,
     these_cuts,
@@ -62,6 +63,17 @@ def test_a_mask_is_what_the_codec_selects(network, images, rank):
     assert differing.float().mean() < 1e-4  # near ties fall to either side by the last bit of a score
 
 
+def test_masks_of_other_kept_fractions_keep_as_much(network, images):
+    streams = streams_of(network, images)
+    masks = Masks(streams, keeps=(0.5, 0.25, 0.03125))
+    with torch.no_grad():
+        masked = masks(streams[2], 2, torch.full((96,), 3), 1.0, None)
+    site = masks.site(streams[2], 2, Recipe("sparse", keep=0.03125, number="float32", bits=32))
+    assert ((masked != site.centre).flatten(1).sum(1) == n_kept(0.03125, streams[2, 0].numel())).all()
+    with pytest.raises(ValueError, match="must be 3 kept fractions"):
+        Masks(streams, keeps=(0.5,))
+
+
 def test_rank_0_leaves_a_sample_alone(network, images):
     masks = Masks(streams_of(network, images))
     stream = streams_of(network, images)[0]
@@ -90,6 +102,10 @@ def test_drawn_plans_have_the_cuts_they_promise():
     ranks = these_cuts((2, 6))(500, generator)
     assert ((ranks > 0) == torch.tensor([False, True, False, False, False, True, False])).all()
     assert ranks.max() == len(KEEPS)
+    ranks = one_of((2, 6))(500, generator)
+    assert ((ranks > 0).sum(1) == 1).all()
+    assert 200 < (ranks[:, 1] > 0).sum() < 300
+    assert (ranks[:, 1] > 0).sum() + (ranks[:, 5] > 0).sum() == 500
 
 
 def test_training_lowers_the_divergence_and_follows_its_seed(network, images):

@@ -143,6 +143,19 @@ def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
     return values.mean(-1), values.std(-1, ddof=1) / np.sqrt(values.shape[-1])
 
 
+def cross_validations_needed(values: Floats, wanted: float) -> int | None:
+    """How many cross-validations bring the standard error of a mean down to `wanted`; None if none would.
+
+    `values` (seeds, images) vary from network to network, which averaging over more seeds removes, and from
+    image to image, which it does not.
+    """
+    n_seeds, n_images = values.shape
+    network = float(values.var(0, ddof=1).mean()) / n_images  # squared error that one seed's networks add
+    image = float(mean_and_error(values.mean(0))[1]) ** 2 - network / n_seeds
+    room = wanted**2 - image
+    return int(np.ceil(network / room)) if room > 0 else None
+
+
 def single_plans(n_levels: int = len(MENU)) -> list[tuple[int, ...]]:
     """Every lossy level at every cut alone, cut by cut."""
     return [

@@ -24,10 +24,11 @@ from sat_env.compression.network import DIM, N_BLOCKS, N_TOKENS, DigitsViT, augm
 N_CUTS = N_BLOCKS - 1  # after blocks 1 .. 7
 N_ENTRIES = N_TOKENS * DIM
 KEEPS = tuple(sorted({recipe.keep for recipe in RECIPES.values() if recipe.keep < 1}, reverse=True))
+N_RANKS = len(KEEPS)  # kept fractions that a set of masks holds
 
 
 class Masks(nn.Module):
-    """Scores and centres of every cut (axis 0) at every kept fraction of `KEEPS` (axis 1).
+    """Scores and centres of every cut (axis 0) at every kept fraction of `keeps` (axis 1).
 
     An entry's score is ``bias + weight * |value - centre| / size``, `size` the cut's typical deviation. Bias
     0 and weight 1, where training starts, keep the largest deviations; weight 0 makes the mask static.
@@ -35,14 +36,17 @@ class Masks(nn.Module):
 
     size: Tensor
 
-    def __init__(self, streams: Tensor, static: bool = False) -> None:
+    def __init__(self, streams: Tensor, static: bool = False, keeps: tuple[float, ...] = KEEPS) -> None:
         """Start from the activations (cuts, n, tokens, channels) of the training set."""
+        if len(keeps) != N_RANKS:
+            raise ValueError(f"keeps is {keeps}, must be {N_RANKS} kept fractions")
         super().__init__()
         flat = streams.flatten(2)
         self.static = static
+        self.keeps = keeps
         self.register_buffer("size", flat.std(1).mean(1))
-        shape = (N_CUTS, len(KEEPS), N_ENTRIES)
-        self.centre = nn.Parameter(flat.mean(1)[:, None].repeat(1, len(KEEPS), 1))
+        shape = (N_CUTS, N_RANKS, N_ENTRIES)
+        self.centre = nn.Parameter(flat.mean(1)[:, None].repeat(1, N_RANKS, 1))
         self.bias = nn.Parameter(torch.zeros(shape))
         self.weight = nn.Parameter(torch.ones(shape), requires_grad=not static)
         if static:
@@ -54,7 +58,7 @@ class Masks(nn.Module):
     ) -> Tensor:
         """Mask the stream (n, tokens, channels) after block cut + 1.
 
-        `rank` (n,) says for each sample which kept fraction applies: 0 none, k the k-th of `KEEPS`. Without a
+        `rank` (n,) says for each sample which kept fraction applies: 0 none, k the k-th of `keeps`. Without a
         generator the scores get no noise.
         """
         rows = rank.nonzero()[:, 0]
@@ -68,7 +72,7 @@ class Masks(nn.Module):
             uniform = torch.rand(score.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
             # The difference of two Gumbel variables is logistic: one draw decides keep against drop.
             score = score + 0.5 * temperature * torch.logit(uniform)
-        counts = torch.tensor([n_kept(keep, N_ENTRIES) for keep in KEEPS])
+        counts = torch.tensor([n_kept(keep, N_ENTRIES) for keep in self.keeps])
         threshold = score.detach().topk(int(counts.max()), 1).values.gather(1, counts[k][:, None] - 1)
         soft = torch.sigmoid((score - threshold) / temperature)
         kept = (score >= threshold).float() + soft - soft.detach()
@@ -77,7 +81,7 @@ class Masks(nn.Module):
     @torch.no_grad()
     def site(self, streams: Tensor, cut: int, recipe: Recipe) -> Site:
         """Return what both ends of a cut need for a recipe, calibrated on (n, tokens, channels)."""
-        k = KEEPS.index(recipe.keep)
+        k = self.keeps.index(recipe.keep)
         shape = (N_TOKENS, DIM)
         return calibrate(
             streams,
@@ -110,7 +114,7 @@ def _streams(network: DigitsViT, images: Tensor, at_cut: Callable[[Tensor, int],
         stream = at_cut(stream, cut)
 
 
-Draw = Callable[[int, torch.Generator], Tensor]
+Draw = Callable[[int, torch.Generator], Tensor]  # ranks (n, cuts) of the plans that n samples meet
 
 
 def single_cuts(n: int, generator: torch.Generator) -> Tensor:
@@ -129,14 +133,26 @@ def these_cuts(cuts: tuple[int, ...]) -> Draw:
     def draw(n: int, generator: torch.Generator) -> Tensor:
         ranks = torch.zeros(n, N_CUTS, dtype=torch.int64)
         columns = torch.tensor(cuts) - 1
-        ranks[:, columns] = torch.randint(1, len(KEEPS) + 1, (n, len(cuts)), generator=generator)
+        ranks[:, columns] = torch.randint(1, N_RANKS + 1, (n, len(cuts)), generator=generator)
         return ranks
 
     return draw
 
 
+def one_of(cuts: tuple[int, ...]) -> Draw:
+    """Return a draw of one of these cuts for each sample: one partition's masks, trained separately."""
+    together = these_cuts(cuts)
+
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        ranks = together(n, generator)
+        chosen = torch.randint(len(cuts), (n,), generator=generator)
+        return ranks * nn.functional.one_hot(torch.tensor(cuts)[chosen] - 1, N_CUTS)
+
+    return draw
+
+
 def _draw(n: int, generator: torch.Generator, n_active: Tensor) -> Tensor:
-    ranks = torch.randint(1, len(KEEPS) + 1, (n, N_CUTS), generator=generator)
+    ranks = torch.randint(1, N_RANKS + 1, (n, N_CUTS), generator=generator)
     order = torch.rand(n, N_CUTS, generator=generator).argsort(1).argsort(1)
     return ranks * (order < n_active)
 

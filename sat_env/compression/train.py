@@ -33,10 +33,13 @@ from sat_env.compression.network import N_BLOCKS, DigitsViT, digits, folds, trai
 from sat_env.compression.sparsifier import (
     KEEPS,
     N_CUTS,
+    Draw,
     Masks,
     any_cuts,
+    one_of,
     single_cuts,
     streams_of,
+    these_cuts,
     train_masks,
 )
 from sat_env.compression.table import CompressionTable, Level, save_table
@@ -46,8 +49,29 @@ FIRST_SEED = 2  # of the cross-validations that are reported; 0 and 1 were looke
 CHOOSING_SEEDS = (0, 1000)  # of those on which settings were chosen
 Floats = NDArray[np.float64]
 
-KINDS = {"joint": (any_cuts, False), "separate": (single_cuts, False), "static": (any_cuts, True)}
-RIVALS = ("separate", "static")
+THREE_CUTS = (2, 4, 6)
+STUDIED_KEEPS = (0.125, 0.0625, 0.03125)
+
+
+class Kind(NamedTuple):
+    """How a set of masks is trained."""
+
+    draw: Draw
+    static: bool = False
+    keeps: tuple[float, ...] = KEEPS
+    passes: int = 1  # times the passes of the others
+
+
+KINDS = {
+    "joint": Kind(any_cuts),  # those that are used
+    "separate": Kind(single_cuts),
+    "static": Kind(any_cuts, static=True),
+    "joint-246": Kind(these_cuts(THREE_CUTS)),
+    "separate-246": Kind(one_of(THREE_CUTS)),
+    "separate-246-long": Kind(one_of(THREE_CUTS), passes=3),  # a mask meets as many samples as in joint-246
+    "joint-fewer": Kind(any_cuts, keeps=STUDIED_KEEPS),
+}
+RIVALS = tuple(kind for kind in KINDS if kind != "joint")
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ def train_fold(out: Path, settings: Settings, job: Job) -> None:
 
 
 def train_rivals(out: Path, settings: Settings, job: Job) -> None:
-    """Train, for comparison, what is not there yet of one trained fold's separate masks and static ones."""
+    """Train, for comparison, what is not there yet of one trained fold's other kinds of masks."""
     torch.set_num_threads(1)
     for kind in RIVALS:
         _train_masks(out, settings, job, kind)
@@ -120,9 +144,10 @@ def _train_masks(out: Path, settings: Settings, job: Job, kind: str) -> None:
     images, _ = digits()
     train, _ = folds(settings.n_folds, seed)[fold]
     network = load_network(out, job)
-    draw, static = KINDS[kind]
-    masks = Masks(streams_of(network, images[train]), static=static)
-    train_masks(network, images[train], masks, draw, epochs=settings.mask_epochs, seed=100 * seed + fold)
+    how = KINDS[kind]
+    masks = Masks(streams_of(network, images[train]), static=how.static, keeps=how.keeps)
+    epochs = how.passes * settings.mask_epochs
+    train_masks(network, images[train], masks, how.draw, epochs=epochs, seed=100 * seed + fold)
     _save(masks.state_dict(), path)
 
 
@@ -139,9 +164,9 @@ def load_network(out: Path, job: Job) -> DigitsViT:
 
 
 def load_masks(out: Path, kind: str, job: Job) -> Masks:
-    """Load trained masks: "joint", "separate" or "static"."""
+    """Load trained masks of one of `KINDS`."""
     state = torch.load(_masks_path(out, kind, job), weights_only=True)
-    masks = Masks(torch.zeros(len(state["size"]), 2, 17, 64))
+    masks = Masks(torch.zeros(len(state["size"]), 2, 17, 64), keeps=KINDS[kind].keeps)
     masks.load_state_dict(state)
     return masks.requires_grad_(False)
 
