@@ -27,9 +27,9 @@ from agents.config import (
     ALGORITHMS,
     DEFAULT_ALGORITHM,
     DEFAULTS,
-    PPO_ALGORITHMS,
     Algorithm,
     Config,
+    EvolutionConfig,
     PPOConfig,
     RolloutConfig,
     checked,
@@ -101,11 +101,27 @@ class PPOArgs(Args):
     """Hyper-parameters; the defaults depend on algorithm and scenario."""
 
 
+@dataclass(frozen=True)
+class EvolutionArgs(Args):
+    """Train an agent by evolution, then compare it with the planners."""
+
+    config: Annotated[EvolutionConfig, tyro.conf.arg(name="")] = field(default_factory=EvolutionConfig)  # type: ignore[assignment]
+    """Hyper-parameters; the defaults depend on algorithm and scenario."""
+
+
+KINDS: dict[type[Config], type[Args]] = {
+    PPOConfig: PPOArgs,
+    RolloutConfig: Args,
+    EvolutionConfig: EvolutionArgs,
+}
+
+
 def parse() -> Args:
     """Read the command line; which hyper-parameters there are, and their defaults, depends on the algorithm."""
     asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     asked.add_argument("--algo", default=DEFAULT_ALGORITHM)
-    kind = PPOArgs if asked.parse_known_args()[0].algo in PPO_ALGORITHMS else Args
+    algo = asked.parse_known_args()[0].algo
+    kind = KINDS[type(DEFAULTS[algo if algo in ALGORITHMS else DEFAULT_ALGORITHM])]
     first = tyro.cli(kind)
     # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
     config = DEFAULTS[first.algo] if first.tune else default_config(first.algo, Path(first.scenario).stem)

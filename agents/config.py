@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Algorithm = Literal[
-    "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts"
+    "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts", "evolution"
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_ALGORITHM: Algorithm = "rollouts"  # the one that wins most (docs/agents.md)
@@ -105,6 +105,32 @@ class RolloutConfig:
             raise ValueError(f"explore = {self.explore}: must be in 0..1")
 
 
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """Hyper-parameters of learning a price rule by evolution (`agents.evolution`)."""
+
+    steps: int = 4_000_000
+    """Decisions that are played, in whole generations."""
+    population: int = 14
+    """Rules drawn in a generation."""
+    worlds: int = 32
+    """New episodes that each of them plays."""
+    sigma: float = 0.25
+    """First standard deviation of a weight."""
+    dev_every: int = 5
+    """Generations between two evaluations; so many say whether the rule is better for sure."""
+    dev_episodes: int = 64
+    """Development episodes played to choose the best rule."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 2 if field.name in ("population", "worlds") else 1
+            if field.name != "sigma" and getattr(self, field.name) < least:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least {least}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma = {self.sigma}: must be above 0")
+
+
 _SCRATCH = PPOConfig(
     steps=600_000,
     num_envs=128,
@@ -115,9 +141,10 @@ _SCRATCH = PPOConfig(
     versus=False,
     traces=0,
 )
-Config = PPOConfig | RolloutConfig
+Config = PPOConfig | RolloutConfig | EvolutionConfig
 DEFAULTS: dict[Algorithm, Config] = {
     "rollouts": RolloutConfig(),
+    "evolution": EvolutionConfig(),
     "prices": PPOConfig(),
     "choice": PPOConfig(),
     "residual": PPOConfig(hidden=(128, 128)),
@@ -126,7 +153,6 @@ DEFAULTS: dict[Algorithm, Config] = {
     "maskable": replace(_SCRATCH, gamma=0.9),  # a sub-step of six
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
-
 PPO_ALGORITHMS = tuple(name for name in ALGORITHMS if isinstance(DEFAULTS[name], PPOConfig))
 
 

@@ -2,7 +2,8 @@
 
 The graph maps ``observation`` (batch, D), and ``mask`` (batch, A) where an interface has masks, to ``output``, what
 the network says (means or logits), and ``action``, the most likely action. Of a choice by rollouts an observation is
-a candidate beside the tuned plan and both are its cost in seconds: the least one is chosen, if below zero.
+a candidate beside the tuned plan and both are its cost in seconds: the least one is chosen, if below zero. Of a price
+rule both are the logarithms of factors on prices.
 What observations and actions mean is the interface's (`agents.interface`); the policy's card travels in the metadata.
 Needs the `export` extra.
 """
@@ -28,7 +29,8 @@ from agents.interface import Flat
 from agents.networks import SlotTransformerPolicy
 from agents.regression import CLIP
 from agents.rollouts import Chooser
-from agents.saved import MEMBER, SavedPolicy, predictor
+from agents.rules import BUSY_REACH, CHARGES, PriceRule, slots_of
+from agents.saved import MEMBER, NUMPY_MODELS, SavedPolicy, predictor
 from baselines.batch import play
 from sat_env.evaluation.runner import episodes
 from sat_env.scenario import Scenario
@@ -100,10 +102,43 @@ class Costs(nn.Module):
         return cost_s, cost_s.clone()
 
 
-def network(policy: SavedPolicy) -> nn.Module:
-    """Return what is exported of a policy."""
-    made = Costs(policy.model) if isinstance(policy.model, Chooser) else Actor(policy.model.policy)
-    return made.eval()
+class Factors(nn.Module):
+    """What a price rule says of decisions (B, D) of a chain of K slots."""
+
+    def __init__(self, rule: PriceRule, slots: int) -> None:
+        super().__init__()
+        self.slots = slots
+        for name, value in (
+            ("pull", rule.pull()),
+            ("nodes", rule.charge_nodes()),
+            ("rest", rule.weights[-3:]),
+            ("charges", CHARGES),
+        ):
+            self.register_buffer(name, torch.as_tensor(np.float32(value)))
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions (B, 6 + 2 K), twice; see `agents.rules.PriceRule.predict`."""
+        part: Any = self
+        k = self.slots
+        features, busy, _, charge, light, ahead = torch.split(
+            observation, [observation.shape[1] - 4 * k - 1, k, 1, k, k, k], dim=1
+        )
+        prices = torch.matmul(features, part.pull[:-1]) + part.pull[-1]
+        between = (charge[..., None] - part.charges[:-1]) / torch.diff(part.charges)
+        energy = part.nodes[0] + (torch.clamp(between, 0.0, 1.0) * torch.diff(part.nodes)).sum(dim=-1)
+        energy = energy + part.rest[0] * ahead + part.rest[1] * light
+        compute = torch.clamp(BUSY_REACH * part.rest[2], min=0.0) * busy
+        actions = torch.cat([prices, energy, compute], dim=1)
+        return actions, actions.clone()
+
+
+def network(policy: SavedPolicy, inputs: int) -> nn.Module:
+    """Return what is exported of a policy, for observations of so many numbers."""
+    if isinstance(policy.model, Chooser):
+        return Costs(policy.model).eval()
+    if isinstance(policy.model, PriceRule):
+        return Factors(policy.model, slots_of(inputs)).eval()
+    return Actor(policy.model.policy).eval()
 
 
 def export(policy_file: Path, scenario: Scenario, out: Path) -> Check:
@@ -165,7 +200,7 @@ def write(policy: SavedPolicy, seen: Seen, out: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         program: Any = torch.onnx.export(
-            network(policy),
+            network(policy, seen.observations.shape[1]),
             given,
             input_names=names,
             output_names=["output", "action"],
@@ -214,10 +249,11 @@ def compare(policy: SavedPolicy, seen: Seen, path: Path) -> Check:
 
 def said(policy: SavedPolicy, rows: list[NDArray[Any]]) -> NDArray[Any]:
     """Return the outputs of the policy as it plays: with numpy or torch."""
-    if isinstance(policy.model, Chooser):
-        return policy.model.predict(rows[0])[0]
+    if policy.card.algorithm in NUMPY_MODELS:
+        outputs: NDArray[Any] = policy.model.predict(rows[0])[0]
+        return outputs
     with torch.no_grad():
-        outputs: NDArray[Any] = Actor(policy.model.policy).eval()(*map(torch.as_tensor, rows))[0].numpy()
+        outputs = Actor(policy.model.policy).eval()(*map(torch.as_tensor, rows))[0].numpy()
     return outputs
 
 

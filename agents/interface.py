@@ -7,6 +7,7 @@ a batch of worlds and a single decision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
@@ -34,6 +35,29 @@ class Interface(Protocol):
 
     def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
         """Return the plans of a network, cuts and levels (B, K)."""
+
+
+class Learner(Protocol):
+    """What learns without stable-baselines3: played as its models are, and gone on with from a pickle, exactly."""
+
+    logger: Any  # of stable-baselines3, while training
+
+    @property
+    def num_timesteps(self) -> int:
+        """Decisions learned from so far."""
+
+    @property
+    def over(self) -> bool:
+        """As many as were asked for."""
+
+    def advance(self) -> bool:
+        """Learn for a few seconds at most; return whether what is played changed."""
+
+    def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
+        """Return what is said of observations."""
+
+    def save(self, path: Path) -> None:
+        """Write what playing needs as a zip."""
 
 
 class OneStep(Interface, Protocol):

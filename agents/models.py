@@ -10,11 +10,13 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, Config, PPOConfig, RolloutConfig
+from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig
+from agents.evolution import Evolution
 from agents.imitation import clone_planner
+from agents.interface import Learner
 from agents.networks import ForesightPolicy, FusedPolicy, SlotTransformerPolicy
 from agents.planner import BatchPlanner
-from agents.rollouts import Learner
+from agents.rollouts import Rollouts
 from agents.saved import make_interface
 from agents.slotwise import SlotwiseWorlds
 from agents.worlds import AgentWorlds
@@ -62,9 +64,12 @@ def first_seed(run: Run) -> int:
 
 
 def new_learner(run: Run) -> Learner:
-    """Return an untrained choice by rollouts."""
-    assert isinstance(run.config, RolloutConfig)
-    return Learner(prepare(run.scenario), run.constants, run.config, run.seed, first_seed(run))
+    """Return an untrained choice by rollouts, or an untrained rule."""
+    assert not isinstance(run.config, PPOConfig)
+    prepared, first = prepare(run.scenario), first_seed(run)
+    if isinstance(run.config, EvolutionConfig):
+        return Evolution(prepared, run.constants, run.config, run.seed, first)
+    return Rollouts(prepared, run.constants, run.config, run.seed, first)
 
 
 def new_model(run: Run) -> OnPolicyAlgorithm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,13 @@ def tuned_constants(scenario: str) -> Constants:
     return Constants()
 
 
+class SlotPrices(NamedTuple):
+    """What differs between the slots of B decisions."""
+
+    energy_factor: Array  # (B, K) on the price of energy
+    compute: Array  # (B, K) seconds of makespan per compute second
+
+
 class BatchPlanner:
     """The priced planner under `constants`, or under others for each world.
 
@@ -50,7 +58,9 @@ class BatchPlanner:
         self._ones = replace(constants, horizon=1.0, bottleneck=1.0, downlink=1.0, energy=1.0, risk=1.0)
         self._workspace: Workspace | None = None
 
-    def plans(self, problems: Problems, values: Array | None = None) -> tuple[Ints, Ints]:
+    def plans(
+        self, problems: Problems, values: Array | None = None, slots: SlotPrices | None = None
+    ) -> tuple[Ints, Ints]:
         """Return cuts and levels (B, K) of each problem's plan; NO_PLAN as first cut declines the job.
 
         Parameters
@@ -58,8 +68,10 @@ class BatchPlanner:
         problems : Problems
         values : (B, 6), optional
             What `PRICES` names, for each world (the horizon at least 1); default: the constants.
+        slots : SlotPrices, optional
+            What differs between slots; only with `values`.
         """
-        found = self.solve(problems, values)
+        found = self.solve(problems, values, slots)
         if values is None:
             longest_s: Array | float = priced.longest_s(self.constants, self.world)
         else:
@@ -68,25 +80,31 @@ class BatchPlanner:
         found.cuts[~(found.makespan_s <= np.minimum(longest_s, sys.float_info.max)), 0] = NO_PLAN
         return found.cuts, found.levels
 
-    def solve(self, problems: Problems, values: Array | None = None) -> BatchSolution:
+    def solve(
+        self, problems: Problems, values: Array | None = None, slots: SlotPrices | None = None
+    ) -> BatchSolution:
         """Return each problem's plan whatever its makespan; parameters as in `plans`."""
         costs = tabulate(self.world, problems)
         if self._workspace is None:
             self._workspace = make_workspace(
                 problems.rate_bps.shape[1], costs.compute_s.shape[2], costs.error.shape[2]
             )
-        return solve_batch(costs, self._prices(problems, values), self._workspace)
+        return solve_batch(costs, self._prices(problems, values, slots), self._workspace)
 
-    def _prices(self, problems: Problems, values: Array | None) -> Prices:
+    def _prices(self, problems: Problems, values: Array | None, slots: SlotPrices | None) -> Prices:
         if values is None:
             return prices(self.constants, self.world, problems)
         # Every term is linear in its constant (the load's weight in one over the horizon).
         unit = prices(self._ones, self.world, problems)
         horizon, bottleneck, downlink, energy, risk, _ = values.T
+        stage_price = unit.stage_price * energy[:, None]
+        if slots is not None:
+            stage_price[:, :-1] *= slots.energy_factor
+            stage_price[:, :-1] += slots.compute
         return Prices(
             load_weight=unit.load_weight / horizon,
             bottleneck=unit.bottleneck * bottleneck,
-            stage_price=unit.stage_price * energy[:, None],
+            stage_price=stage_price,
             hop_price=unit.hop_price * downlink[:, None, None],
             hop_fixed_s=unit.hop_fixed_s * risk[:, None, None],
         )

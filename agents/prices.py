@@ -107,6 +107,21 @@ def features(world: World, problems: Problems, forecast_epochs: int) -> Flat:
     return flat
 
 
+def situation(world: World, problems: Problems, forecast_epochs: int) -> Flat:
+    """Return the features of N decisions, and their slots one by one: (N, 22 + 4 K + 1)."""
+    slots = problems.rate_bps.shape[1]
+    return np.concatenate(
+        [
+            features(world, problems, forecast_epochs),
+            np.minimum(problems.busy_s / world.epoch_s, 8.0),
+            problems.charge[:, :slots],
+            problems.light[:, :slots],
+            problems.light_ahead[:, :slots],
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
 class LearnedPrices(OneStep):
     """Prices as actions: six numbers in [-1, 1], each the logarithm of a factor on a tuned constant.
 

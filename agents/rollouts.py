@@ -26,7 +26,7 @@ from agents.candidates import DESCRIPTION, CandidateMaker, Candidates
 from agents.config import RolloutConfig
 from agents.interface import Flat, Ints, Predict
 from agents.planner import Array
-from agents.prices import FEATURES, features
+from agents.prices import FEATURES, features, situation
 from agents.regression import FOLDS, Ensemble, fit, nothing
 from baselines.batch import Plans, priced_plans
 from baselines.priced import Constants
@@ -41,21 +41,6 @@ SPACES = (
     gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),
     gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32),
 )
-
-
-def situation(world: World, problems: Problems, forecast_epochs: int) -> Flat:
-    """Return what the critic sees of N decisions (N, 22 + 4 K + 1), slots one by one."""
-    slots = problems.rate_bps.shape[1]
-    return np.concatenate(
-        [
-            features(world, problems, forecast_epochs),
-            np.minimum(problems.busy_s / world.epoch_s, 8.0),
-            problems.charge[:, :slots],
-            problems.light[:, :slots],
-            problems.light_ahead[:, :slots],
-        ],
-        axis=1,
-    ).astype(np.float32)
 
 
 class LearnedRollouts:
@@ -137,7 +122,7 @@ class Chooser:
             return cls(Ensemble(**weights), float(found["margin_s"]))
 
 
-class Learner:
+class Rollouts:
     """Policy iteration on training windows, one epoch of all its worlds at a time.
 
     The first episode is the tuned planner's and teaches the critic; in each of the following ones every decision

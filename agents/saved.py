@@ -20,6 +20,7 @@ from agents.interface import Encoded, Flat, Interface, Predict
 from agents.prices import LearnedPrices
 from agents.residual import Residual
 from agents.rollouts import Chooser, LearnedRollouts
+from agents.rules import PriceRule, RuledPrices
 from agents.slotwise import Slotwise
 from agents.tokens import Tokens
 from baselines.priced import Constants
@@ -50,16 +51,20 @@ INTERFACES: dict[Algorithm, Callable[[World, int, Constants], Interface]] = {
     "choice": LearnedChoice,
     "residual": Residual,
     "rollouts": LearnedRollouts,
+    "evolution": RuledPrices,
     "maskable": Slotwise,
     "ppo-transformer": Tokens,
     "imitation": lambda world, ahead, constants: Encoded(world, ahead, "plan"),
     "ppo": lambda world, ahead, constants: Encoded(world, ahead, "fractions"),
 }
 
+NUMPY_MODELS: dict[Algorithm, Any] = {"rollouts": Chooser, "evolution": PriceRule}
+"""Models that are played with numpy alone, and save themselves."""
+
 
 def label(algorithm: Algorithm) -> str:
     """Return the name of an agent's row in a table."""
-    return algorithm if algorithm.startswith("ppo") or algorithm == "rollouts" else f"ppo-{algorithm}"
+    return algorithm if algorithm.startswith("ppo") or algorithm in NUMPY_MODELS else f"ppo-{algorithm}"
 
 
 def make_interface(
@@ -70,9 +75,9 @@ def make_interface(
 
 
 def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
-    """Load the model of a policy file: of stable-baselines3, or what stands for it where nothing of it is learned."""
-    if algorithm == "rollouts":
-        return Chooser.load(path)
+    """Load the model of a policy file: of stable-baselines3, or one of `NUMPY_MODELS`."""
+    if algorithm in NUMPY_MODELS:
+        return NUMPY_MODELS[algorithm].load(path)
     from sb3_contrib import MaskablePPO
     from stable_baselines3 import PPO
 
@@ -99,7 +104,7 @@ def predictor(model: Any) -> Predict:
 
 def write_policy(path: Path, model: Any, card: Card) -> None:
     """Write what playing needs: the network and the card. A policy file is never trained on: no optimiser state."""
-    if card.algorithm == "rollouts":
+    if card.algorithm in NUMPY_MODELS:
         model.save(path)
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo(MEMBER), json.dumps(asdict(card), indent=1))
@@ -186,6 +191,7 @@ class SavedPolicy:
             trained = self.model
             if self.card.algorithm == "ppo-transformer":
                 trained.policy = resized(trained.policy, made)
+            if self.card.algorithm in ("ppo-transformer", "evolution"):  # at home on any chain
                 trained.observation_space, trained.action_space = made.observation_space, made.action_space
             unseen = unseen_by_actor(trained)
             size = trained.observation_space.shape[0] - unseen

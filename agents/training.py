@@ -29,10 +29,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from agents.config import DEFAULTS, PPOConfig, default_config
+from agents.interface import Learner
 from agents.models import Run, make_worlds, new_learner, new_model
 from agents.packages import Backend, check_backend
 from agents.planner import BatchPlanner
-from agents.rollouts import Learner
 from agents.saved import Card, load_model, make_interface, predictor, write_policy
 from agents.worlds import AgentWorlds
 from baselines.batch import Decider, Plans, play, priced_plans
@@ -276,22 +276,22 @@ def train_learner(
     checkpoint_every_s: float = 10.0,
     progress_bar: bool = True,
 ) -> None:
-    """Train by rollouts as `train` does by PPO: the same logs, evaluations, policies and checkpoint.
+    """Train what learns without PPO as `train` does by it: the same logs, evaluations, policies and checkpoint.
 
     Parameters
     ----------
     after
-        Called after each epoch of the learner's worlds.
+        Called each time the learner advanced.
     """
     logs = folder / "logs" if learner.num_timesteps == 0 else folder / f"logs-{learner.num_timesteps}"
     learner.logger = configure(str(logs), ["csv", "tensorboard"])
     evaluation: Any = DevEvaluation(folder, run)
     evaluation.model, evaluation.num_timesteps = learner, learner.num_timesteps
     evaluation._on_training_start()
-    if learner.num_timesteps == 0:  # an untrained choice is the tuned planner: no need to play it
+    if learner.num_timesteps == 0:  # untrained it is the tuned planner: no need to play it
         evaluation.begin(evaluation.lines_s["tuned"])
     saved_s = -np.inf
-    columns = (TextColumn("rollouts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(run.algorithm), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, transient=True, disable=not progress_bar) as bar:
             task = bar.add_task("", total=run.config.steps, completed=learner.num_timesteps)
@@ -420,7 +420,7 @@ def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
         for logs in folder.glob("logs*"):
             shutil.rmtree(logs)
     begun = resume and (folder / "checkpoint.pkl").is_file()  # one of several runs may not have been
-    if run.algorithm == "rollouts":
+    if not isinstance(run.config, PPOConfig):
         learner = load_learner(folder) if begun else new_learner(run)
         train_learner(learner, run, folder, progress_bar=progress_bar)
         return

@@ -23,7 +23,7 @@ from optuna.samplers import TPESampler
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents.config
-from agents.config import Config, RolloutConfig
+from agents.config import Config, EvolutionConfig, PPOConfig, RolloutConfig
 from agents.models import Run, new_learner, new_model
 from agents.training import decider
 from baselines.batch import play
@@ -106,7 +106,7 @@ def objective(trial: optuna.Trial, run: Run) -> float:
     """Train under what the trial suggests; return the best J on the held-out traces."""
     tried = run._replace(config=replace(run.config, **suggest(trial, run)))
     judge = Judge(tried, trial)
-    if isinstance(tried.config, RolloutConfig):
+    if not isinstance(tried.config, PPOConfig):
         learner = new_learner(tried)
         while not learner.over:
             if learner.advance():
@@ -135,6 +135,12 @@ def suggest(trial: optuna.Trial, run: Run) -> dict[str, Any]:
             "width": trial.suggest_int("width", *between(32, 128, "width"), log=True),
             "passes": trial.suggest_int("passes", *between(5, 30, "passes")),
         }
+    if isinstance(config, EvolutionConfig):
+        return {
+            "population": trial.suggest_int("population", *between(8, 32, "population")),
+            "worlds": trial.suggest_int("worlds", *between(8, 64, "worlds"), log=True),
+            "sigma": trial.suggest_float("sigma", *between(0.05, 0.6, "sigma"), log=True),
+        }
     tried: dict[str, Any] = {
         "learning_rate": trial.suggest_float(
             "learning_rate", *between(1e-4, 3e-3, "learning_rate"), log=True
@@ -157,6 +163,8 @@ def defaults(run: Run) -> dict[str, Any]:
     names: tuple[str, ...]
     if isinstance(run.config, RolloutConfig):
         names = ("candidates", "branch_epochs", "value_epochs", "explore", "width", "passes")
+    elif isinstance(run.config, EvolutionConfig):
+        names = ("population", "worlds", "sigma")
     else:
         names = ("learning_rate", "gamma", "gae_lambda", "update_epochs")
         names += ("log_std_init",) if explores(run) else ("entropy",)
