@@ -109,7 +109,7 @@ class RolloutConfig:
 class EvolutionConfig:
     """Hyper-parameters of learning a price rule by evolution (`agents.evolution`)."""
 
-    steps: int = 4_000_000
+    steps: int = 2_000_000
     """Decisions that are played, in whole generations."""
     population: int = 14
     """Rules drawn in a generation."""
