@@ -6,20 +6,73 @@ from __future__ import annotations
 from typing import Any, cast
 
 from llvmlite import ir
-from numba import njit, types
+from numba import _dynfunc, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, Flags
 from numba.core.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 _compile = cast(Any, njit)
 
-_plain = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+class _Flags(Flags):
+    """Numba's flags, compared by what was set: numba looks them up with every expression it types."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flags) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values))
+
+
+class _Compiler(Compiler):
+    """Numba's compiler with flags that compare fast."""
+
+    def compile_extra(self, func):  # type: ignore[no-untyped-def]
+        """Compile a function."""
+        self.state.flags = _Flags(self.state.flags)
+        return super().compile_extra(func)
+
+
+class _Draft(JITCodeLibrary):
+    """A function as intermediate code: optimised, and made machine code, in the kernels that call it."""
+
+    def finalize(self) -> None:
+        """Take no more code in; callers link what it calls themselves, once each."""
+        self._finalized = True
+
+
+class _DraftCompiler(_Compiler):
+    """The same, for functions that only kernels call.
+
+    Numba itself optimises a function with all that it calls and makes it machine code, and again in each of
+    its callers up to the kernel.
+    """
+
+    def compile_extra(self, func):  # type: ignore[no-untyped-def]
+        """Compile a function to a draft, and let callers know it by an entry that is not there."""
+        state = self.state
+        state.flags.no_compile = True
+        state.library = _Draft(state.targetctx.codegen(), func.__qualname__)
+        draft = super().compile_extra(func)
+        entry = _dynfunc.make_function(func, func.__name__, "", 0, draft.environment, (draft.library,))
+        libraries = [draft.library, *draft.library._linking_libraries]
+        state.targetctx.insert_user_function(entry, draft.fndesc, libraries)
+        return draft._replace(entry_point=entry)
+
+
+_any = {"error_model": "numpy", "no_cfunc_wrapper": True}
+_plain = {**_any, "cache": True, "pipeline_class": _Compiler}
+_draft = {**_any, "no_cpython_wrapper": True, "pipeline_class": _DraftCompiler}
 
 kernel = _compile(**_plain, _nrt=False)
 """Compiles a function that is also called from Python, and allocates nothing: numba then counts no references
 to the arrays it reads, which took a third of a step."""
 
-part = _compile(**_plain, _nrt=False, no_cpython_wrapper=True)
+part = _compile(**_draft, _nrt=False)
 """Compiles such a function that only kernels call: a way in from Python takes long to compile (and calling
 it from there ends the interpreter)."""
 
@@ -29,13 +82,13 @@ def signed(signature: str) -> Any:
     return _compile(signature, **_plain, _nrt=False)
 
 
-small = _compile(**_plain, _nrt=False, no_cpython_wrapper=True, forceinline=True)
+small = _compile(**_draft, _nrt=False, forceinline=True)
 """Compiles a `part` that is made one with every kernel that calls it."""
 
 allocating_kernel = _compile(**_plain)
 """Compiles a function that is also called from Python."""
 
-inner = _compile(**_plain, no_cpython_wrapper=True)
+inner = _compile(**_draft)
 """Compiles a function that only an `allocating_kernel` calls.
 
 Kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would compile a second version.

@@ -240,8 +240,8 @@ def fill(values, value):  # type: ignore[no-untyped-def]
         values[i] = value
 
 
-@kernel
-def draw_world(  # type: ignore[no-untyped-def]
+@part
+def draw_trace(  # type: ignore[no-untyped-def]
     seed,
     episode,
     b,
@@ -348,6 +348,10 @@ def draw_world(  # type: ignore[no-untyped-def]
             share = uniform(key, nodes[v], 0)
             trace.charge[b, v] = law.charge_low + (law.charge_high - law.charge_low) * share
     return needed, resets_needed
+
+
+draw_world = kernel(draw_trace.py_func)
+"""The same, called from Python."""
 
 
 @part

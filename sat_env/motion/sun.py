@@ -6,8 +6,8 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sat_env.kernels import allocating_kernel
 from sat_env.motion.frames import EARTH_RADIUS_KM, Floats, days_since_j2000, gmst_rad
 
 
@@ -28,7 +28,7 @@ def sun_direction(start: datetime, times_s: npt.ArrayLike) -> Floats:
     return np.stack([cosine * np.cos(hour), cosine * np.sin(hour), sine], axis=-1)
 
 
-@njit(cache=True)
+@allocating_kernel
 def clearance_km(x: float, y: float, z: float, sx: float, sy: float, sz: float) -> float:
     """Return how far a node is outside the Earth's shadow cylinder: positive in the sun, negative in eclipse.
 
@@ -40,7 +40,7 @@ def clearance_km(x: float, y: float, z: float, sx: float, sy: float, sz: float) 
     return float(max(along, across))
 
 
-@njit(cache=True)
+@allocating_kernel
 def light_share(positions_km: Floats, sun: Floats, samples: int, tracking: bool) -> npt.NDArray[np.float32]:
     """Average the light on each node over each epoch.
 
