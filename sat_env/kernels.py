@@ -3,9 +3,12 @@
 # mypy: disable-error-code="no-untyped-call, import-untyped, attr-defined"
 from __future__ import annotations
 
+import ctypes
+import gc
 from typing import Any, cast
 
 from llvmlite import ir
+from llvmlite.binding import Linkage
 from numba import _dynfunc, njit, types
 from numba.core import cgutils
 from numba.core.codegen import JITCodeLibrary
@@ -14,6 +17,8 @@ from numba.core.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 _compile = cast(Any, njit)
+REFUSE = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value
+"""Address of a C function that, as the way in from Python, raises TypeError: it calls what is not callable."""
 
 
 class _Flags(Flags):
@@ -28,13 +33,33 @@ class _Flags(Flags):
         return hash(frozenset(self._values))
 
 
+class _Whole(JITCodeLibrary):
+    """A kernel and what it calls, which nobody else does."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
 class _Compiler(Compiler):
-    """Numba's compiler with flags that compare fast."""
+    """Numba's compiler, without what makes it slow: flags compare fast, and nobody looks for garbage meanwhile."""
 
     def compile_extra(self, func):  # type: ignore[no-untyped-def]
         """Compile a function."""
-        self.state.flags = _Flags(self.state.flags)
-        return super().compile_extra(func)
+        state = self.state
+        state.flags = _Flags(state.flags)
+        if state.library is None:
+            state.library = _Whole(state.targetctx.codegen(), func.__qualname__)
+            state.library.enable_object_caching()
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(func)
+        finally:
+            if collects:
+                gc.enable()
 
 
 class _Draft(JITCodeLibrary):
@@ -53,12 +78,12 @@ class _DraftCompiler(_Compiler):
     """
 
     def compile_extra(self, func):  # type: ignore[no-untyped-def]
-        """Compile a function to a draft, and let callers know it by an entry that is not there."""
+        """Compile a function to a draft, and let callers know it by an entry that refuses calls from Python."""
         state = self.state
         state.flags.no_compile = True
         state.library = _Draft(state.targetctx.codegen(), func.__qualname__)
         draft = super().compile_extra(func)
-        entry = _dynfunc.make_function(func, func.__name__, "", 0, draft.environment, (draft.library,))
+        entry = _dynfunc.make_function(func, func.__name__, "", REFUSE, draft.environment, (draft.library,))
         libraries = [draft.library, *draft.library._linking_libraries]
         state.targetctx.insert_user_function(entry, draft.fndesc, libraries)
         return draft._replace(entry_point=entry)
@@ -73,13 +98,12 @@ kernel = _compile(**_plain, _nrt=False)
 to the arrays it reads, which took a third of a step."""
 
 part = _compile(**_draft, _nrt=False)
-"""Compiles such a function that only kernels call: a way in from Python takes long to compile (and calling
-it from there ends the interpreter)."""
+"""Compiles such a function that only kernels call; ``kernel(it.py_func)`` makes the same callable from Python."""
 
 
 def signed(signature: str) -> Any:
-    """Return a decorator as `kernel` for one signature, to which arguments are cast: literals make no versions."""
-    return _compile(signature, **_plain, _nrt=False)
+    """Return a decorator as `part` for one signature, to which arguments are cast: literals make no versions."""
+    return _compile(signature, **_draft, _nrt=False)
 
 
 small = _compile(**_draft, _nrt=False, forceinline=True)

@@ -50,6 +50,7 @@ from sat_env.trace import (
     Trace,
     draw_trace,
     fill,
+    key_of_stream,
     redraw_links,
     redraw_rest,
     stream_key,
@@ -339,7 +340,7 @@ def draw_windows(which, seeds, episodes, first, count, windows):  # type: ignore
     """Write which of the split's `count` windows, from `first` on, the next episodes of `which` play."""
     for i in range(which.shape[0]):
         b = which[i]
-        windows[b] = first + int(uniform(stream_key(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
+        windows[b] = first + int(uniform(key_of_stream(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
 
 
 def split_windows(windows: int, split: Split) -> range:

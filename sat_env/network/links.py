@@ -172,8 +172,9 @@ def link_rates(
     for t in range(carries.shape[0]):
         for link in range(carries.shape[1]):
             if carries[t, link]:
-                spread = positions_km[t, link_ends[link, 0]] - positions_km[t, link_ends[link, 1]]
-                rate[t, link] = isl_rate_bps(
-                    np.sqrt((spread * spread).sum()), cap_bps, reference_rate_bps, reference_km
-                )
+                ax, ay, az = positions_km[t, link_ends[link, 0]]
+                bx, by, bz = positions_km[t, link_ends[link, 1]]
+                dx, dy, dz = ax - bx, ay - by, az - bz
+                range_km = np.sqrt(dx * dx + dy * dy + dz * dz)
+                rate[t, link] = isl_rate_bps(range_km, cap_bps, reference_rate_bps, reference_km)
     return rate
