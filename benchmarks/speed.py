@@ -31,6 +31,7 @@ from sat_env.knowledge import describe_job, describe_slots, see_hops
 from sat_env.observation import encode_hops, encode_slots
 
 EPISODE = 151  # steps of an episode of WalkerOutage, with the one that begins it
+LENGTH = 32768  # steps of worlds in one timing: the first of 1,024 find caches that CartPole has filled
 PLAN = [4, 8, 12, 12, 12, 12, 1, 1, 1, 1, 1, 1]  # WalkerOutage on three slots, 8 bit
 
 
@@ -222,10 +223,12 @@ def main() -> None:
 
     figures["single_over_cartpole"] = round(note("single", single("WalkerOutage", PLAN), 1000, 1), 3)
     for worlds in sizes:
-        ratio = note(f"vector{worlds}", vector("WalkerOutage", worlds, PLAN), max(2, 8192 // worlds), worlds)
+        ratio = note(
+            f"vector{worlds}", vector("WalkerOutage", worlds, PLAN), max(2, LENGTH // worlds), worlds
+        )
         if worlds == 1024:
             figures["vector1024_over_cartpole"] = round(ratio, 3)
-    note("vector1024-random", vector("WalkerOutage", 1024, None), 8, 1024)
+    note("vector1024-random", vector("WalkerOutage", 1024, None), LENGTH // 1024, 1024)
     note("vector1024-episodes", vector("WalkerOutage", 1024, PLAN), EPISODE, 1024)
     if "StarlinkLLM" in sat_env.scenario_names():
         outage = note("single-random", single("WalkerOutage", None), 300, 1)

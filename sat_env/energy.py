@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.kernels import kernel
+from sat_env.kernels import part
 from sat_env.scenario import Energy, Payload
 
 Array = NDArray[np.float64]
@@ -51,7 +51,7 @@ def power_constants(energy: Energy, payload: Payload) -> Power:
     )
 
 
-@kernel
+@part
 def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def]
     """Advance a battery by one epoch.
 
@@ -77,7 +77,7 @@ def battery_step(battery_j, in_j, load_j, power):  # type: ignore[no-untyped-def
     return battery_j - taken, -taken, 0.0, (wanted - taken) * power.discharge_efficiency
 
 
-@kernel
+@part
 def allowed_mode(battery_j, power):  # type: ignore[no-untyped-def]
     """Return the best power mode the charge allows, -1 when it allows none."""
     if not power.enabled:

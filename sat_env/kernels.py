@@ -3,39 +3,116 @@
 # mypy: disable-error-code="no-untyped-call, import-untyped, attr-defined"
 from __future__ import annotations
 
+import ctypes
+import gc
 from typing import Any, cast
 
 from llvmlite import ir
-from numba import njit, types
+from llvmlite.binding import Linkage
+from numba import _dynfunc, njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, Flags
 from numba.core.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 _compile = cast(Any, njit)
+REFUSE = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value
+"""Address of a C function that, as the way in from Python, raises TypeError: it calls what is not callable."""
 
-_plain = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+class _Flags(Flags):
+    """Numba's flags, compared by what was set: numba looks them up with every expression it types."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flags) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values))
+
+
+class _Whole(JITCodeLibrary):
+    """A kernel and what it calls, which nobody else does."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class _Compiler(Compiler):
+    """Numba's compiler, without what makes it slow: flags compare fast, and nobody looks for garbage meanwhile."""
+
+    def compile_extra(self, func):  # type: ignore[no-untyped-def]
+        """Compile a function."""
+        state = self.state
+        state.flags = _Flags(state.flags)
+        if state.library is None:
+            state.library = _Whole(state.targetctx.codegen(), func.__qualname__)
+            state.library.enable_object_caching()
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(func)
+        finally:
+            if collects:
+                gc.enable()
+
+
+class _Draft(JITCodeLibrary):
+    """A function as intermediate code: optimised, and made machine code, in the kernels that call it."""
+
+    def finalize(self) -> None:
+        """Take no more code in; callers link what it calls themselves, once each."""
+        self._finalized = True
+
+
+class _DraftCompiler(_Compiler):
+    """The same, for functions that only kernels call.
+
+    Numba itself optimises a function with all that it calls and makes it machine code, and again in each of
+    its callers up to the kernel.
+    """
+
+    def compile_extra(self, func):  # type: ignore[no-untyped-def]
+        """Compile a function to a draft, and let callers know it by an entry that refuses calls from Python."""
+        state = self.state
+        state.flags.no_compile = True
+        state.library = _Draft(state.targetctx.codegen(), func.__qualname__)
+        draft = super().compile_extra(func)
+        entry = _dynfunc.make_function(func, func.__name__, "", REFUSE, draft.environment, (draft.library,))
+        libraries = [draft.library, *draft.library._linking_libraries]
+        state.targetctx.insert_user_function(entry, draft.fndesc, libraries)
+        return draft._replace(entry_point=entry)
+
+
+_any = {"error_model": "numpy", "no_cfunc_wrapper": True}
+_plain = {**_any, "cache": True, "pipeline_class": _Compiler}
+_draft = {**_any, "no_cpython_wrapper": True, "pipeline_class": _DraftCompiler}
 
 kernel = _compile(**_plain, _nrt=False)
 """Compiles a function that is also called from Python, and allocates nothing: numba then counts no references
 to the arrays it reads, which took a third of a step."""
 
-part = _compile(**_plain, _nrt=False, no_cpython_wrapper=True)
-"""Compiles such a function that only kernels call: a way in from Python takes long to compile (and calling
-it from there ends the interpreter)."""
+part = _compile(**_draft, _nrt=False)
+"""Compiles such a function that only kernels call; ``kernel(it.py_func)`` makes the same callable from Python."""
 
 
 def signed(signature: str) -> Any:
-    """Return a decorator as `kernel` for one signature, to which arguments are cast: literals make no versions."""
-    return _compile(signature, **_plain, _nrt=False)
+    """Return a decorator as `part` for one signature, to which arguments are cast: literals make no versions."""
+    return _compile(signature, **_draft, _nrt=False)
 
 
-small = _compile(**_plain, _nrt=False, no_cpython_wrapper=True, forceinline=True)
+small = _compile(**_draft, _nrt=False, forceinline=True)
 """Compiles a `part` that is made one with every kernel that calls it."""
 
 allocating_kernel = _compile(**_plain)
 """Compiles a function that is also called from Python."""
 
-inner = _compile(**_plain, no_cpython_wrapper=True)
+inner = _compile(**_draft)
 """Compiles a function that only an `allocating_kernel` calls.
 
 Kernels copy by loops, not slices, and pass ``np.int64(1)`` where a literal 1 would compile a second version.

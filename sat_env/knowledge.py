@@ -155,6 +155,8 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
     span = draw_j.shape[0]
     first = state.battery_epoch[b, v]
     place = first % span
+    battery_j = state.battery_j[b, v]
+    stored_j, spilled_j, unserved_j = ledger_j[0], ledger_j[1], ledger_j[2]
     for e in range(first, epoch):
         job_j = draw_j[place]
         draw_j[place] = 0.0
@@ -162,12 +164,12 @@ def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped
         if power.enabled:
             in_j = world.light[e, node] * power.panel_w * epoch_s
             load_j = power.base_w * epoch_s + job_j
-            state.battery_j[b, v], stored, spilled, unserved = battery_step(
-                state.battery_j[b, v], in_j, load_j, power
-            )
-            ledger_j[0] += stored
-            ledger_j[1] += spilled
-            ledger_j[2] += unserved
+            battery_j, stored, spilled, unserved = battery_step(battery_j, in_j, load_j, power)
+            stored_j += stored
+            spilled_j += spilled
+            unserved_j += unserved
+    state.battery_j[b, v] = battery_j
+    ledger_j[0], ledger_j[1], ledger_j[2] = stored_j, spilled_j, unserved_j
     state.battery_epoch[b, v] = max(first, epoch)
 
 
@@ -222,7 +224,7 @@ def see_hops(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
     since_s, wait_s = hops.link_since_s, hops.link_wait_s
     clear_bps, latency_s = world.hop_rate_bps[epoch], world.hop_latency_s[epoch]
     station, places = world.route_station[epoch, 0], world.route_places[epoch, 0]
-    longest = world.longest_route[epoch]
+    longest = world.longest_route[epoch, 0]
     rate_bps, seen_latency_s, release_s = hops.rate_bps, hops.latency_s, hops.release_s
     primary_up, state_age_s, backup_bps = hops.primary_up, hops.state_age_s, hops.backup_bps
     slots = world.chain.shape[1]
@@ -257,6 +259,7 @@ def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
     t = epoch - state.start[b]
     route_bps, latency_s = world.route_rate_bps[epoch, 0, 1], world.route_latency_s[epoch, 1]
     station, places = world.route_station[epoch, 1], world.route_places[epoch, 1]
+    since_s, wait_s, longest = hops.link_since_s, hops.link_wait_s, world.longest_route[epoch, 1]
     slots = route_bps.shape[0]
     p = -1
     for i in range(slots):
@@ -265,10 +268,8 @@ def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
             if route_bps[i, j] <= 0.0:
                 continue
             up_s = math.inf
-            wait = 0.0
-            for x in range(places.shape[1]):
-                up_s = min(up_s, hops.link_since_s[places[p, x]])
-                wait = max(wait, hops.link_wait_s[places[p, x]])
+            for x in range(longest):
+                up_s = min(up_s, since_s[places[p, x]])
             if up_s < 0.0:
                 continue
             rate = route_bps[i, j]
@@ -276,6 +277,9 @@ def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
                 rate *= downlink_share(world, trace, b, epoch, t, np.int64(1), i, j)
             hops.backup_bps[p] = rate
             if rate > 0.0 and hops.primary_up[p] == 0.0:
+                wait = 0.0
+                for x in range(longest):
+                    wait = max(wait, wait_s[places[p, x]])
                 noticed = 0.0 if hops.rate_bps[p] <= 0.0 else max(0.0, world.detect_s - hops.state_age_s[p])
                 hops.release_s[p] = max(noticed, wait)
                 hops.rate_bps[p] = rate

@@ -126,32 +126,33 @@ def encode_slots(world, problems, row, forecast_epochs, out):  # type: ignore[no
     blocks = world.block_flops.shape[0]
     levels = world.encode_entries_per_s.shape[0]
     modes = world.power.mode_flops_per_s
-    fastest = max(world.ground_flops_per_s, modes[modes.shape[0] - 1])
-    reboot_s = max(world.reboot_s, 1e-9)
-    per_deadline = 1.0 / world.deadline_s
+    per_block, per_level = 1.0 / blocks, 1.0 / max(levels - 1, 1)
+    per_fastest = 1.0 / max(world.ground_flops_per_s, modes[modes.shape[0] - 1])
+    per_reboot, per_deadline = 1.0 / max(world.reboot_s, 1e-9), 1.0 / world.deadline_s
+    per_job = 0.5 / world.items_mean
     flops_per_s, busy_s, left_s = problems.flops_per_s[row], problems.busy_s[row], problems.reboot_s[row]
     charge, light, light_ahead = problems.charge[row], problems.light[row], problems.light_ahead[row]
     resident = problems.resident[row]
     for k in range(slots + 1):
-        out[k] = _unit(flops_per_s[k] / fastest)
+        out[k] = _unit(flops_per_s[k] * per_fastest)
         out[slots + 1 + k] = _unit(busy_s[k] * per_deadline)
     at = 2 * (slots + 1)
     for k in range(slots):
-        out[at + k] = _unit(left_s[k] / reboot_s)
+        out[at + k] = _unit(left_s[k] * per_reboot)
         out[at + slots + k] = _unit(charge[k])
         out[at + 2 * slots + k] = _unit(light[k])
         out[at + 3 * slots + k] = _unit(light_ahead[k])
-        out[at + 4 * slots + k] = resident[k, 0] / blocks
-        out[at + 5 * slots + k] = resident[k, 1] / blocks
+        out[at + 4 * slots + k] = resident[k, 0] * per_block
+        out[at + 5 * slots + k] = resident[k, 1] * per_block
     at += 6 * slots + 6 * (slots * (slots + 1) // 2)
-    out[at] = _unit(problems.items[row] / (2.0 * world.items_mean))
+    out[at] = _unit(problems.items[row] * per_job)
     out[at + 1] = _unit(problems.content[row] / 4.0)
     for i in range(3):
-        out[at + 2 + i] = _unit(problems.recent_items[row, i] / (2.0 * world.items_mean))
+        out[at + 2 + i] = _unit(problems.recent_items[row, i] * per_job)
     at += 5
     for k in range(slots):
-        out[at + k] = problems.previous_cuts[row, k] / blocks
-        out[at + slots + k] = problems.previous_levels[row, k] / max(levels - 1, 1)
+        out[at + k] = problems.previous_cuts[row, k] * per_block
+        out[at + slots + k] = problems.previous_levels[row, k] * per_level
     at += 2 * slots
     out[at] = _unit(problems.epochs_to_change[row] / forecast_epochs)
 
@@ -167,9 +168,10 @@ def encode_hops(world, hops, out):  # type: ignore[no-untyped-def]
     best = 1.0
     for p in range(count):
         best = max(best, rate_bps[p], backup_bps[p])
+    per_best = 1.0 / best
     at = 2 * (slots + 1) + 6 * slots
     for p in range(count):
-        out[at + p] = _unit(rate_bps[p] / best)
+        out[at + p] = _unit(rate_bps[p] * per_best)
     at += count
     for p in range(count):
         out[at + p] = _unit(latency_s[p] / LATENCY_SCALE_S)
@@ -184,7 +186,7 @@ def encode_hops(world, hops, out):  # type: ignore[no-untyped-def]
         out[at + p] = _unit(state_age_s[p] * per_deadline * 0.1)
     at += count
     for p in range(count):
-        out[at + p] = _unit(backup_bps[p] / best)
+        out[at + p] = _unit(backup_bps[p] * per_best)
 
 
 @kernel

@@ -336,8 +336,8 @@ def calm_until(reset_s, met, lost_s, deadline_s):  # type: ignore[no-untyped-def
     return min(calm_s, reset_s[met]) if met < reset_s.shape[0] else calm_s
 
 
-@kernel
-def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
+@part
+def run_job(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens, return_s, link_down_s):  # type: ignore[no-untyped-def]
     """Execute one job on the true trace.
 
     Parameters
@@ -461,6 +461,10 @@ def run(job, stages, release_s, deadline_s, epoch_s, reboot_s, detect_s, tokens,
             link_down_s,
         )
     return end_s
+
+
+run = kernel(run_job.py_func)
+"""The same, called from Python."""
 
 
 @part

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sat_env.kernels import kernel
+from sat_env.kernels import kernel, part
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY
 
 Ints = NDArray[np.int64]
@@ -42,8 +42,8 @@ class Plan:
         return np.array(self.cuts, np.int64), np.array(self.levels, np.int64)
 
 
-@kernel
-def repair(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore[no-untyped-def]
+@part
+def fit(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore[no-untyped-def]
     """Make a plan fit the memories, in place: blocks spill to the next slot with room, then backward.
 
     A plan that fits is kept. One that does not is moved as little as its blocks need, and always to a plan
@@ -111,3 +111,7 @@ def repair(cuts, memory_bytes, memory_free_bytes, ground_hosts):  # type: ignore
         if k > 0 and end <= cuts[k - 1]:
             return True, changed
     return end == 0, changed
+
+
+repair = kernel(fit.py_func)
+"""The same, called from Python."""

@@ -38,8 +38,8 @@ from sat_env.knowledge import (
     see_hops,
 )
 from sat_env.observation import encode_hops, encode_row, encode_slots, vector_size
-from sat_env.pipeline import JobRun, job_run, run
-from sat_env.plan import repair
+from sat_env.pipeline import JobRun, job_run, run, run_job
+from sat_env.plan import fit
 from sat_env.problem import PlanningProblem, Problems, empty_hops, empty_problems, planning_problem
 from sat_env.reward import TERMS, reward_terms
 from sat_env.state import State, empty_outcome, empty_state
@@ -48,8 +48,9 @@ from sat_env.trace import (
     STREAM_LINKS,
     STREAM_WINDOW,
     Trace,
-    draw_world,
+    draw_trace,
     fill,
+    key_of_stream,
     redraw_links,
     redraw_rest,
     stream_key,
@@ -112,7 +113,7 @@ def step_world(world, trace, state, problems, described, outcome, scratch, cuts,
 
     feasible, repaired, over_limit = False, False, False
     if cuts[b, 0] != NO_PLAN:
-        feasible, repaired = repair(
+        feasible, repaired = fit(
             cuts[b], world.block_memory_bytes, decision.memory_free_bytes[row], world.ground_hosts
         )
     end_s = deadline_s
@@ -135,7 +136,7 @@ def step_world(world, trace, state, problems, described, outcome, scratch, cuts,
             give_routes(world, trace, state, job, b, stages, stage_slot)
             # What ends before the next decision leaves nobody busy; only this needs the books of time.
             expect(world, state, decision, row, job, b, stages, stage_slot, stage_end)
-            end_s = run(
+            end_s = run_job(
                 job,
                 stages,
                 now,
@@ -310,7 +311,7 @@ def begin_worlds(  # type: ignore[no-untyped-def]
         b = which[i]
         window = windows[b]
         first = window * world.episode_epochs
-        found = draw_world(
+        found = draw_trace(
             seeds[b],
             episodes[b],
             b,
@@ -339,7 +340,7 @@ def draw_windows(which, seeds, episodes, first, count, windows):  # type: ignore
     """Write which of the split's `count` windows, from `first` on, the next episodes of `which` play."""
     for i in range(which.shape[0]):
         b = which[i]
-        windows[b] = first + int(uniform(stream_key(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
+        windows[b] = first + int(uniform(key_of_stream(seeds[b], episodes[b], STREAM_WINDOW), 0, 0) * count)
 
 
 def split_windows(windows: int, split: Split) -> range:

@@ -83,9 +83,13 @@ def mix(value):  # type: ignore[no-untyped-def]
 
 
 @signed("uint64(uint64,int64,int64)")
-def stream_key(seed, episode, stream):  # type: ignore[no-untyped-def]
+def key_of_stream(seed, episode, stream):  # type: ignore[no-untyped-def]
     """Return the key of one stream of one episode."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(episode)) ^ np.uint64(stream))
+
+
+stream_key = kernel(key_of_stream.py_func)
+"""The same, called from Python."""
 
 
 @signed("float64(uint64,int64,int64)")
@@ -116,7 +120,7 @@ def log_normal(key, subject, counter, sigma):  # type: ignore[no-untyped-def]
     return math.exp(sigma * normal(key, subject, counter) - 0.5 * sigma * sigma)
 
 
-@kernel
+@part
 def down_time_s(law, key, subject, counter):  # type: ignore[no-untyped-def]
     """Draw the length of one outage; uses counters c and c + 1."""
     shape = uniform(key, subject, counter)
@@ -240,8 +244,8 @@ def fill(values, value):  # type: ignore[no-untyped-def]
         values[i] = value
 
 
-@kernel
-def draw_world(  # type: ignore[no-untyped-def]
+@part
+def draw_trace(  # type: ignore[no-untyped-def]
     seed,
     episode,
     b,
@@ -280,10 +284,10 @@ def draw_world(  # type: ignore[no-untyped-def]
     n_nodes = planes.shape[0]
     n_epochs = trace.items.shape[1]
     horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
-    key_loss = stream_key(seed, episode, STREAM_LOSS)
-    key_plane = stream_key(seed, episode, STREAM_PLANE_LOSS)
+    key_loss = key_of_stream(seed, episode, STREAM_LOSS)
+    key_plane = key_of_stream(seed, episode, STREAM_PLANE_LOSS)
 
-    key = stream_key(seed, episode, STREAM_LINKS)
+    key = key_of_stream(seed, episode, STREAM_LINKS)
     needed = 0
     for w in range(links.shape[0]):
         link = links[w]
@@ -308,7 +312,7 @@ def draw_world(  # type: ignore[no-untyped-def]
             count = add_logged(law.logged, link, start_s, horizon_s, trace.link_down_s[b, w], count)
         needed = max(needed, count)
 
-    key = stream_key(seed, episode, STREAM_RESETS)
+    key = key_of_stream(seed, episode, STREAM_RESETS)
     resets_needed = 0
     for v in range(nodes.shape[0]):
         fill(trace.reset_s[b, v], math.inf)
@@ -322,7 +326,7 @@ def draw_world(  # type: ignore[no-untyped-def]
                 resets_needed, draw_resets(key, node, law, anomaly[:, node], horizon_s, trace.reset_s[b, v])
             )
 
-    key = stream_key(seed, episode, STREAM_ARRIVALS)
+    key = key_of_stream(seed, episode, STREAM_ARRIVALS)
     state = 1.0 if uniform(key, 0, 0) < 0.5 else -1.0
     # that a random telegraph signal has changed an odd number of times within an epoch
     change = -0.5 * math.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
@@ -331,23 +335,27 @@ def draw_world(  # type: ignore[no-untyped-def]
             state = -state
         trace.items[b, t] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
 
-    key = stream_key(seed, episode, STREAM_CONTENT)
+    key = key_of_stream(seed, episode, STREAM_CONTENT)
     for t in range(n_epochs):
         trace.content[b, t] = log_normal(key, 0, t, law.content_sigma)
 
-    key = stream_key(seed, episode, STREAM_WEATHER)
+    key = key_of_stream(seed, episode, STREAM_WEATHER)
     for t in range(trace.downlink_factor.shape[1]):
         for s in range(trace.downlink_factor.shape[2]):
             trace.downlink_factor[b, t, s] = log_normal(key, s, t, law.fade_sigma) if downlinks[t, s] else 1.0
     if law.rain:
-        draw_rain(stream_key(seed, episode, STREAM_RAIN), law, trace.rain_db[b])
+        draw_rain(key_of_stream(seed, episode, STREAM_RAIN), law, trace.rain_db[b])
 
-    key = stream_key(seed, episode, STREAM_CHARGE)
+    key = key_of_stream(seed, episode, STREAM_CHARGE)
     for v in range(nodes.shape[0]):
         if nodes[v] >= 0:
             share = uniform(key, nodes[v], 0)
             trace.charge[b, v] = law.charge_low + (law.charge_high - law.charge_low) * share
     return needed, resets_needed
+
+
+draw_world = kernel(draw_trace.py_func)
+"""The same, called from Python."""
 
 
 @part
@@ -436,7 +444,7 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
     """
     horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
     needed = 0
-    key = stream_key(seed, 0, STREAM_RESETS)
+    key = key_of_stream(seed, 0, STREAM_RESETS)
     for v in range(nodes.shape[0]):
         if trace.lost_s[b, v] > now:
             trace.lost_s[b, v] = math.inf
@@ -454,8 +462,8 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
         for i in range(min(count, trace.reset_s.shape[2]), trace.reset_s.shape[2]):
             trace.reset_s[b, v, i] = math.inf
         needed = max(needed, count)
-    key = stream_key(seed, 0, STREAM_ARRIVALS)
-    content = stream_key(seed, 0, STREAM_CONTENT)
+    key = key_of_stream(seed, 0, STREAM_ARRIVALS)
+    content = key_of_stream(seed, 0, STREAM_CONTENT)
     change = -0.5 * math.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
     state = 1.0 if trace.items[b, t] >= law.items_mean else -1.0
     for e in range(t + 1, trace.items.shape[1]):
@@ -463,8 +471,8 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
             state = -state
         trace.items[b, e] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
         trace.content[b, e] = log_normal(content, 0, e, law.content_sigma)
-    weather = stream_key(seed, 0, STREAM_WEATHER)
-    rain = stream_key(seed, 0, STREAM_RAIN)
+    weather = key_of_stream(seed, 0, STREAM_WEATHER)
+    rain = key_of_stream(seed, 0, STREAM_RAIN)
     spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
     for s in range(trace.downlink_factor.shape[2]):
         for e in range(t + 1, trace.downlink_factor.shape[1]):

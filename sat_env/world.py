@@ -50,7 +50,7 @@ class World(NamedTuple):
     route_links: NDArray[np.int32]  # (E, 2, K, K+1, X) window-local, -1 padded
     epoch_links: NDArray[np.int32]  # (E, U) window-local links of all routes of the epoch, -1 padded
     route_places: NDArray[np.uint16]  # (E, 2, P, X) where in `epoch_links` each hop's links stand, U padded
-    longest_route: Ints  # (E,) links of the longest primary route
+    longest_route: Ints  # (E, 2) links of the longest primary route, and of the longest backup
     has_backups: NDArray[np.bool_]  # (E,) whether any route of the epoch has a backup
     route_station: NDArray[np.int16]  # (E, 2, K, K+1) -1: not a ground route
     route_elevation_deg: Array  # (E, 2, K, K+1) of the exit at its station
@@ -231,7 +231,7 @@ def _world(
         route_links=links,
         epoch_links=epoch_links,
         route_places=route_places,
-        longest_route=(links[:, 0] >= 0).sum(axis=-1).max(axis=(1, 2)),
+        longest_route=(links >= 0).sum(axis=-1).max(axis=(2, 3)),
         has_backups=np.asarray((contacts.route_rate_bps[:, 0, 1] > 0).any(axis=(1, 2))),
         route_station=contacts.route_station.astype(np.int16),
         route_elevation_deg=contacts.route_elevation_deg.astype(np.float64),

@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sat_env.energy import Power, allowed_mode, battery_step, power_constants
+from sat_env import energy
+from sat_env.energy import Power, power_constants
+from sat_env.kernels import kernel
 from sat_env.scenario import Energy, Payload, PowerMode
 
+allowed_mode, battery_step = kernel(energy.allowed_mode.py_func), kernel(energy.battery_step.py_func)
 check = settings(deadline=None, derandomize=True, max_examples=300)
 joules = st.floats(0.0, 1e6)
 efficiency = st.floats(0.5, 1.0)

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sat_env.kernels import allocating_kernel
 from sat_env.motion.frames import EARTH_RADIUS_KM, Floats, days_since_j2000, gmst_rad
 
 
@@ -28,7 +28,7 @@ def sun_direction(start: datetime, times_s: npt.ArrayLike) -> Floats:
     return np.stack([cosine * np.cos(hour), cosine * np.sin(hour), sine], axis=-1)
 
 
-@njit(cache=True)
+@allocating_kernel
 def clearance_km(x: float, y: float, z: float, sx: float, sy: float, sz: float) -> float:
     """Return how far a node is outside the Earth's shadow cylinder: positive in the sun, negative in eclipse.
 
@@ -40,7 +40,7 @@ def clearance_km(x: float, y: float, z: float, sx: float, sy: float, sz: float) 
     return float(max(along, across))
 
 
-@njit(cache=True)
+@allocating_kernel
 def light_share(positions_km: Floats, sun: Floats, samples: int, tracking: bool) -> npt.NDArray[np.float32]:
     """Average the light on each node over each epoch.
 
@@ -60,7 +60,7 @@ def light_share(positions_km: Floats, sun: Floats, samples: int, tracking: bool)
     Share (E, N) of the panel's power at normal incidence, 0..1.
     """
     epochs, nodes = (positions_km.shape[0] - 1) // samples, positions_km.shape[1]
-    share = np.zeros((epochs, nodes), np.float32)
+    share = np.empty((epochs, nodes), np.float32)
     for e in range(epochs):
         for n in range(nodes):
             total = 0.0
@@ -75,8 +75,12 @@ def light_share(positions_km: Floats, sun: Floats, samples: int, tracking: bool)
                 elif first <= 0 or last <= 0:
                     lit = max(first, last) / abs(first - last)
                 if lit > 0 and not tracking:
-                    begin = (a[0] * s[0] + a[1] * s[1] + a[2] * s[2]) / np.sqrt((a * a).sum())
-                    end = (b[0] * t[0] + b[1] * t[1] + b[2] * t[2]) / np.sqrt((b * b).sum())
+                    begin = (a[0] * s[0] + a[1] * s[1] + a[2] * s[2]) / np.sqrt(
+                        a[0] * a[0] + a[1] * a[1] + a[2] * a[2]
+                    )
+                    end = (b[0] * t[0] + b[1] * t[1] + b[2] * t[2]) / np.sqrt(
+                        b[0] * b[0] + b[1] * b[1] + b[2] * b[2]
+                    )
                     lit *= 0.5 * (max(begin, 0.0) + max(end, 0.0))
                 total += lit
             share[e, n] = total / samples

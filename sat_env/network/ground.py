@@ -6,8 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sat_env.kernels import allocating_kernel
 from sat_env.motion.frames import EARTH_RADIUS_KM, Floats, geodetic_to_fixed_km, up_vector
 from sat_env.network.links import Bools, radio_horizon_km
 from sat_env.scenario import Scenario, Station, Surface
@@ -38,7 +38,7 @@ RAIN_ELEVATION_DEG = 45.0  # at which a station's rain figures hold
 RAIN_BETA_PER_S = 2e-4  # reversion of the log-attenuation: 1e-4 to 1e-3 in the literature on rain fades
 
 
-@njit(cache=True)
+@allocating_kernel
 def ka_rate_bps(elevation_deg: float, range_km: float, attenuation_db: float) -> float:
     """Return the rate of the Ka carrier: the best DVB-S2 mode that the link budget carries.
 
@@ -64,7 +64,7 @@ def ka_rate_bps(elevation_deg: float, range_km: float, attenuation_db: float) ->
     return float(efficiency * BANDWIDTH_HZ / ROLL_OFF)
 
 
-@njit(cache=True)
+@allocating_kernel
 def slant_range_km(elevation_deg: float, altitude_km: float) -> float:
     """Return the distance to a satellite of an altitude that is seen at an elevation (spherical Earth)."""
     rise = EARTH_RADIUS_KM * np.sin(np.deg2rad(elevation_deg))
@@ -91,7 +91,7 @@ def rain_step(sigma: float, step_s: float) -> tuple[float, float]:
     return keep, float(sigma * np.sqrt(1 - keep**2))
 
 
-@njit(cache=True)
+@allocating_kernel
 def rain_at_elevation_db(attenuation_45_db: float, elevation_deg: float) -> float:
     """Scale an attenuation at 45 deg to another elevation: the path through the rain grows with csc."""
     scale = np.sin(np.deg2rad(RAIN_ELEVATION_DEG)) / np.sin(np.deg2rad(elevation_deg))
@@ -123,7 +123,7 @@ def contacts(scenario: Scenario, positions_km: Floats) -> Bools:
     return np.asarray(_above_mask(positions_km, places, zeniths, scenario.ground.elevation_mask_deg))
 
 
-@njit(cache=True)
+@allocating_kernel
 def _within(positions_km: Floats, places: Floats, reach_km: Floats) -> Bools:
     seen = np.zeros((positions_km.shape[0], positions_km.shape[1], places.shape[0]), np.bool_)
     for t in range(positions_km.shape[0]):
@@ -134,7 +134,7 @@ def _within(positions_km: Floats, places: Floats, reach_km: Floats) -> Bools:
     return seen
 
 
-@njit(cache=True)
+@allocating_kernel
 def _above_mask(positions_km: Floats, places: Floats, zeniths: Floats, mask_deg: float) -> Bools:
     seen = np.zeros((positions_km.shape[0], positions_km.shape[1], places.shape[0]), np.bool_)
     sine = np.sin(np.deg2rad(mask_deg))
@@ -149,7 +149,7 @@ def _above_mask(positions_km: Floats, places: Floats, zeniths: Floats, mask_deg:
     return seen
 
 
-@njit(cache=True)
+@allocating_kernel
 def look_angles(position_km: npt.NDArray[np.float64], place: Floats, zenith: Floats) -> tuple[float, float]:
     """Return the elevation (deg) and the slant range (km) of a position seen from a place."""
     x, y, z = position_km[0] - place[0], position_km[1] - place[1], position_km[2] - place[2]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sat_env.kernels import allocating_kernel
 from sat_env.motion.frames import EARTH_RADIUS_KM, Floats
 from sat_env.motion.sun import clearance_km
 
@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int32]
 LIGHT_KM_S = 299792.458
 
 
-@njit(cache=True)
+@allocating_kernel
 def isl_rate_bps(range_km: float, cap_bps: float, reference_rate_bps: float, reference_km: float) -> float:
     """Return the rate of an optical link: min(cap, reference * (reference range / range)^2).
 
@@ -54,7 +54,7 @@ def radio_horizon_km(height_a_km: float, height_b_km: float) -> float:
     return float(np.sqrt(2 * effective * height_a_km) + np.sqrt(2 * effective * height_b_km))
 
 
-@njit(cache=True)
+@allocating_kernel
 def links_in_sight(
     positions_km: Floats,
     sun: Floats,
@@ -115,7 +115,7 @@ def links_in_sight(
     return held
 
 
-@njit(cache=True)
+@allocating_kernel
 def nearest_in_reach(positions_km: Floats, link_ends: Ints, reach_km: float, terminals: int) -> Bools:
     """Tell which pairs near the surface hold a link at each instant: (T, L), at most `terminals` a node.
 
@@ -143,7 +143,7 @@ def nearest_in_reach(positions_km: Floats, link_ends: Ints, reach_km: float, ter
     return held
 
 
-@njit(cache=True)
+@allocating_kernel
 def acquired(held: Bools, setup_epochs: int) -> Bools:
     """Tell which contacts carry data: those held for `setup_epochs` epochs, or since the first: (T, C)."""
     carries = np.zeros(held.shape, np.bool_)
@@ -158,7 +158,7 @@ def acquired(held: Bools, setup_epochs: int) -> Bools:
     return carries
 
 
-@njit(cache=True)
+@allocating_kernel
 def link_rates(
     positions_km: Floats,
     link_ends: Ints,
@@ -172,8 +172,9 @@ def link_rates(
     for t in range(carries.shape[0]):
         for link in range(carries.shape[1]):
             if carries[t, link]:
-                spread = positions_km[t, link_ends[link, 0]] - positions_km[t, link_ends[link, 1]]
-                rate[t, link] = isl_rate_bps(
-                    np.sqrt((spread * spread).sum()), cap_bps, reference_rate_bps, reference_km
-                )
+                ax, ay, az = positions_km[t, link_ends[link, 0]]
+                bx, by, bz = positions_km[t, link_ends[link, 1]]
+                dx, dy, dz = ax - bx, ay - by, az - bz
+                range_km = np.sqrt(dx * dx + dy * dy + dz * dz)
+                rate[t, link] = isl_rate_bps(range_km, cap_bps, reference_rate_bps, reference_km)
     return rate

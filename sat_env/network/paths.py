@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from sat_env.kernels import inner
+from sat_env.kernels import allocating_kernel, inner
 from sat_env.network.links import LIGHT_KM_S
 
 Floats = npt.NDArray[np.float64]
@@ -49,7 +48,7 @@ def new_tree(n_nodes: int) -> Tree:
     )
 
 
-@njit(cache=True)
+@allocating_kernel
 def grow(tree: Tree, mesh: Mesh, source: int, barred: Bools, goal: Bools) -> int:
     """Grow a cleared tree from `source`, up to `MAX_HOPS`, to the first layer that holds a goal.
 
@@ -100,7 +99,7 @@ def grow(tree: Tree, mesh: Mesh, source: int, barred: Bools, goal: Bools) -> int
     return count
 
 
-@njit(cache=True)
+@allocating_kernel
 def clear(tree: Tree, count: int) -> None:
     """Forget the `count` nodes that the last search reached."""
     for q in range(count):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sat_env import motion
 from sat_env.kernels import allocating_kernel, inner
@@ -266,7 +265,7 @@ def _light(scenario: Scenario, mover: motion.Mover, epochs: int) -> npt.NDArray[
     return light
 
 
-@njit(cache=True)
+@allocating_kernel
 def _best_elevations(positions_km: Floats, in_contact: Bools, places: Floats, zeniths: Floats) -> Floats:
     best = np.full(positions_km.shape[0], -90.0)
     for n in range(positions_km.shape[0]):
@@ -276,12 +275,12 @@ def _best_elevations(positions_km: Floats, in_contact: Bools, places: Floats, ze
     return best
 
 
-@njit(cache=True)
+@allocating_kernel
 def downlink_rate(downlinks: Downlinks, elevation_deg: float, range_km: float) -> float:
     """Return the clear-sky rate of a contact (bit/s)."""
     if downlinks.fixed_bps > 0:
         return downlinks.fixed_bps
-    return downlinks.share * ka_rate_bps(elevation_deg, range_km, 0.0)
+    return float(downlinks.share * ka_rate_bps(elevation_deg, range_km, 0.0))
 
 
 class Routes(NamedTuple):
