@@ -103,7 +103,7 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
     actions = np.tile(PLAN, (worlds, 1))
     env.step(actions)
     simulator = env.worlds.simulator
-    handles, scratch = simulator.handles, simulator.handles.scratch
+    scratch = simulator.handles.scratch
     cuts, levels, over = simulator.cuts, simulator.plan_levels, simulator.over
     previous, every = simulator.state.previous_cuts, np.ones(worlds, np.bool_)
     seen = env.worlds.observe()
@@ -134,6 +134,10 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
             simulator.begin()
         simulator.play(every, seen)
 
+    def looked(kernel: Callable[..., object]) -> None:
+        handles = simulator.handles  # beginning an episode may have made others
+        kernel(handles.world, handles.trace, handles.state, scratch)
+
     found: dict[str, tuple[Callable[[], object], int]] = {
         "decode": (
             lambda: encodings.decode(simulator.world, "plan", actions, previous, cuts, levels),
@@ -141,18 +145,18 @@ def parts(worlds: int, repeats: int) -> dict[str, float]:
         ),
         "step and observe": (step, 20),
         "of these, the job to run": (
-            lambda: jobs(handles.world, handles.trace, handles.state, scratch),
+            lambda: looked(jobs),
             20,
         ),
         "of these, slots seen": (
-            lambda: slots(handles.world, handles.trace, handles.state, scratch),
+            lambda: looked(slots),
             20,
         ),
         "of these, hops seen": (
-            lambda: hops(handles.world, handles.trace, handles.state, scratch),
+            lambda: looked(hops),
             20,
         ),
-        "of these, observation": (lambda: entries(handles.world, scratch, seen), 20),
+        "of these, observation": (lambda: entries(simulator.handles.world, scratch, seen), 20),
         "begin an episode": (simulator.begin, 3),
     }
 

@@ -39,7 +39,10 @@ class _Whole(JITCodeLibrary):
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                # LLVM may drop arguments now, and numba's linker finds functions of other modules by name,
+                # internal ones too: nobody else may mean this one.
                 function.linkage = Linkage.internal
+                function.name = f"{function.name} in {self.name}"
         super()._optimize_final_module()
 
 

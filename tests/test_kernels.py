@@ -1,5 +1,8 @@
 """How functions become kernels: parts are compiled with the kernels that call them, and only there."""
 
+import math
+
+import numba
 import numpy as np
 import pytest
 
@@ -48,3 +51,42 @@ def test_a_part_refuses_calls_from_python(its_part, its_kernel) -> None:  # type
     with pytest.raises(TypeError, match="not callable"):
         its_part(np.ones(3))
     its_kernel(its_part.py_func)(np.ones(3))
+
+
+@small
+def wave(x, k, by):  # type: ignore[no-untyped-def]
+    if x < 0.1 * k:
+        return math.sin(k * x) * by
+    return -math.exp(-x) - math.tan(k * by) / math.cos(x) if by > k else 0.0
+
+
+@part
+def waves(unused, values, by):  # type: ignore[no-untyped-def]
+    """Too long to be made one with its callers; LLVM drops what an internal function does not use."""
+    total = 0.0
+    for i in range(values.shape[0]):
+        x = values[i]
+        total += wave(x, 1.0, by) + wave(x, 2.0, by) + wave(x, 3.0, by) + wave(x, 4.0, by)
+        total += wave(x, 5.0, by) + wave(x, 6.0, by) + wave(x, 7.0, by) + wave(x, 8.0, by)
+        total += wave(x, 9.0, by) + wave(x, 10.0, by) + wave(x, 11.0, by) + wave(x, 12.0, by)
+    return total
+
+
+@kernel
+def many_waves(values, out):  # type: ignore[no-untyped-def]
+    out[0] = waves(values, values, 2.0) + waves(out, values[1:], 2.0)
+    out[1] = waves(values, out, 2.0) + waves(out, out, 2.0)
+
+
+def test_a_kernel_of_numba_may_call_a_part_that_others_hold() -> None:
+    values, out = np.linspace(-1.0, 1.0, 7), np.ones(2)
+    many_waves(values, out)
+
+    @numba.njit
+    def one(values, by):  # type: ignore[no-untyped-def]
+        return waves(values[2:], values, by) - waves(values[3:], values[1:], by + 1.0)
+
+    call = allocating_kernel(waves.py_func)
+    assert one(values, 5.0) == pytest.approx(
+        call(values, values, 5.0) - call(values, values[1:], 6.0), rel=1e-12
+    )
