@@ -25,7 +25,7 @@ from agents.planner import Array
 from agents.rules import NAMES, PriceRule, RuledPrices
 from baselines.priced import Constants
 from sat_env.simulator import Simulator
-from sat_env.world import Prepared
+from sat_env.world import Prepared, prepare
 
 SURE = 2.0  # standard errors by which the mean must have gained
 
@@ -61,12 +61,13 @@ class Evolution:
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled CMA loses its random state and half of its matrix: its attributes are pickled instead.
-        return {**vars(self), "search": vars(self.search), "logger": None}
+        scenario = self.prepared.scenario
+        return {**vars(self), "search": vars(self.search), "prepared": scenario, "logger": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         search = CMA.__new__(CMA)
         vars(search).update(state["search"])
-        vars(self).update(state, search=search)
+        vars(self).update(state, search=search, prepared=prepare(state["prepared"]))
 
     @property
     def num_timesteps(self) -> int:

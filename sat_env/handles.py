@@ -59,6 +59,9 @@ class Handle:
         self.words = np.frombuffer(b"".join(map(_words, fields)), np.int64)
         self.address = self.words.ctypes.data
 
+    def __reduce__(self) -> tuple[type[Handle], tuple[Any]]:
+        return Handle, (self.fields,)  # addresses mean nothing elsewhere
+
 
 def _words(value: Any) -> bytes:
     """Return a field as the words that `_load` reads."""
