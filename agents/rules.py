@@ -155,9 +155,13 @@ class RuledPrices(OneStep):
 
     def plans(self, problems: Problems, actions: NDArray[Any]) -> tuple[Ints, Ints]:
         """Return the planner's cuts and levels (B, K) under the prices of the actions."""
+        return self.planner.plans(problems, *self.prices(actions))
+
+    def prices(self, actions: NDArray[Any]) -> tuple[Array, SlotPrices]:
+        """Return the prices of the actions, as `BatchPlanner.plans` takes them; of zeros the tuned ones, exactly."""
         count = len(BatchPlanner.PRICES)
-        logs = np.clip(actions[:, : count + self.slots].astype(np.float64), -MOST, MOST)
-        values = np.maximum((self.planner.values + FLOOR) * np.exp(logs[:, :count]) - FLOOR, 0.0)
+        factors = np.exp(np.clip(actions[:, : count + self.slots].astype(np.float64), -MOST, MOST))
+        values = self.planner.values * factors[:, :count] + FLOOR * (factors[:, :count] - 1.0)
+        values = np.maximum(values, 0.0)
         values[:, 0] = np.maximum(values[:, 0], 1.0)
-        slots = SlotPrices(np.exp(logs[:, count:]), actions[:, count + self.slots :].astype(np.float64))
-        return self.planner.plans(problems, values, slots)
+        return values, SlotPrices(factors[:, count:], actions[:, count + self.slots :].astype(np.float64))

@@ -64,6 +64,15 @@ def test_a_rule_of_zeros_is_the_tuned_planner(eclipse):
     )
 
 
+def test_a_rule_of_zeros_leaves_every_constant_as_it_is(eclipse):
+    for bottleneck in (0.06, 0.12, 0.25, 0.424):  # adding 0.1 and taking it off moves the last two
+        constants = dataclasses.replace(CONSTANTS, bottleneck=bottleneck)
+        interface = RuledPrices(eclipse.world, eclipse.scenario.forecast_epochs, constants)
+        values, slots = interface.prices(np.zeros((2, interface.action_space.shape[0]), np.float32))
+        np.testing.assert_array_equal(values, np.tile(interface.planner.values, (2, 1)))
+        assert (slots.energy_factor == 1.0).all() and not slots.compute.any()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_weight_moves_what_it_names_and_nothing_else(eclipse, name):
     interface = RuledPrices(eclipse.world, eclipse.scenario.forecast_epochs, CONSTANTS)
