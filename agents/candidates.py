@@ -1,21 +1,20 @@
 """Candidate plans of a decision, and what can be said of each before it is run.
 
-What the tuned planner does, the plan it would decline, exact plans under a menu of prices around the tuned ones,
-the plan before, and declining the job.
+What the planner does, the plan it would decline, exact plans under a menu of prices around its own, the plan
+before, and declining the job. The planner is the tuned one, or one whose prices differ from decision to decision.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.interface import Flat, Ints
-from agents.planner import Array, BatchPlanner
+from agents.planner import Array, BatchPlanner, SlotPrices
 from agents.prices import shifted
-from baselines.priced import Constants, longest_s
+from baselines.priced import Constants
 from sat_env.handles import Handle
 from sat_env.kernels import allocating_kernel, inner
 from sat_env.planning.costs import F64, costs_row, make_canonical
@@ -89,24 +88,36 @@ class CandidateMaker:
     def __init__(self, world: World, constants: Constants) -> None:
         self.world = world
         self.planner = BatchPlanner(world, constants)
-        tuned = self.planner.values[None]
-        self.values: Array = np.concatenate([tuned, shifted(tuned[0], MENU)])
-        self.longest_s = min(longest_s(constants, world), sys.float_info.max)
         self.slots = world.chain.shape[1]
-        self.count = len(MENU) + 4  # tuned, tuned without declining, menu, the plan before, none
+        self.count = len(MENU) + 4  # planned, planned without declining, menu, the plan before, none
 
-    def make(self, problems: Problems) -> Candidates:
-        """Return the candidates of N decisions."""
+    def make(
+        self, problems: Problems, values: Array | None = None, slots: SlotPrices | None = None
+    ) -> Candidates:
+        """Return the candidates of N decisions.
+
+        Parameters
+        ----------
+        problems : Problems
+        values, slots
+            What the planner plans with, as `BatchPlanner.plans` takes it; default: the constants.
+        """
         n, k = len(problems.epoch), self.slots
         cuts = np.zeros((n, self.count, k), np.int64)
         levels = np.zeros_like(cuts)
-        plans = len(self.values)
+        if values is None:
+            values = np.tile(self.planner.values, (n, 1))
+        tried = np.stack([values, *(shifted(values, action) for action in MENU)], axis=1)  # (N, P, 6)
+        plans = tried.shape[1]
         repeated = Problems._make(np.repeat(field, plans, axis=0) for field in problems)
-        found = self.planner.solve(repeated, np.tile(self.values, (n, 1)))
+        if slots is not None:
+            slots = SlotPrices._make(np.repeat(field, plans, axis=0) for field in slots)
+        found = self.planner.solve(repeated, tried.reshape(n * plans, -1), slots)
         cuts[:, 1 : plans + 1] = found.cuts.reshape(n, plans, k)
         levels[:, 1 : plans + 1] = found.levels.reshape(n, plans, k)
         cuts[:, 0], levels[:, 0] = cuts[:, 1], levels[:, 1]
-        cuts[~(found.makespan_s.reshape(n, plans)[:, 0] <= self.longest_s), 0, 0] = NO_PLAN
+        longest_s = self.planner.longest_s(values)
+        cuts[~(found.makespan_s.reshape(n, plans)[:, 0] <= longest_s), 0, 0] = NO_PLAN
         cuts[:, -2], levels[:, -2] = problems.previous_cuts, problems.previous_levels
         cuts[:, -1, 0] = NO_PLAN
         described = np.zeros((n, self.count, len(DESCRIPTION)))

@@ -76,6 +76,8 @@ class RolloutConfig:
 
     steps: int = 28_800
     """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
+    rule_steps: int = 0
+    """Decisions played before, to evolve the price rule that takes the tuned planner's place; 0: none."""
     num_envs: int = 32
     """Worlds side by side."""
     candidates: int = 5
@@ -95,8 +97,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "explore" and getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least 1")
+            least = 0 if field.name == "rule_steps" else 1
+            if field.name != "explore" and getattr(self, field.name) < least:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: must be at least {least}")
         if self.num_envs < 4:
             raise ValueError(
                 f"num_envs = {self.num_envs}: must be at least 4, one for each member of an ensemble"
@@ -154,6 +157,11 @@ DEFAULTS: dict[Algorithm, Config] = {
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
 PPO_ALGORITHMS = tuple(name for name in ALGORITHMS if isinstance(DEFAULTS[name], PPOConfig))
+
+
+def decisions_of(config: Config) -> int:
+    """Return how many decisions a training counts until it is over."""
+    return config.steps + (config.rule_steps if isinstance(config, RolloutConfig) else 0)
 
 
 def default_config(algorithm: Algorithm, scenario: str) -> Config:

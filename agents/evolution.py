@@ -56,7 +56,7 @@ class Evolution:
         )
         self.generation = 0
         self.gains_s: list[Array] = []  # (worlds,) J of the mean less the tuned planner's, by generation
-        self.rule = PriceRule.untrained()
+        self.offered: PriceRule | None = None  # None: the tuned planner
         self.logger: Any = None  # of stable-baselines3, while training
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,6 +79,11 @@ class Evolution:
     def over(self) -> bool:
         """As many decisions as were asked for are played, in whole generations."""
         return self.num_timesteps >= self.config.steps
+
+    @property
+    def rule(self) -> PriceRule:
+        """The rule so far."""
+        return self.offered or PriceRule.untrained()
 
     def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
         """Return what the rule so far says, as `PriceRule.predict`."""
@@ -103,7 +108,7 @@ class Evolution:
         recent = np.concatenate(self.gains_s[-self.config.dev_every :])
         gain_s, error_s = float(recent.mean()), float(recent.std(ddof=1)) / math.sqrt(len(recent))
         surely = gain_s + SURE * error_s < 0.0
-        self.rule = PriceRule(self.search.mean.copy()) if surely else PriceRule.untrained()
+        self.offered = PriceRule(self.search.mean.copy()) if surely else None
         if self.logger is not None:
             self.logger.record("train/unseen_gain_s", gain_s)
             self.logger.record("train/unseen_gain_error_s", error_s)

@@ -72,13 +72,15 @@ class BatchPlanner:
             What differs between slots; only with `values`.
         """
         found = self.solve(problems, values, slots)
-        if values is None:
-            longest_s: Array | float = priced.longest_s(self.constants, self.world)
-        else:
-            with np.errstate(divide="ignore"):
-                longest_s = self.world.deadline_s / values[:, 5]
-        found.cuts[~(found.makespan_s <= np.minimum(longest_s, sys.float_info.max)), 0] = NO_PLAN
+        found.cuts[~(found.makespan_s <= self.longest_s(values)), 0] = NO_PLAN
         return found.cuts, found.levels
+
+    def longest_s(self, values: Array | None = None) -> Array | float:
+        """Return the makespan above which a job is declined, finite: for each world of `values` (B, 6)."""
+        if values is None:
+            return min(priced.longest_s(self.constants, self.world), sys.float_info.max)
+        with np.errstate(divide="ignore"):
+            return np.minimum(self.world.deadline_s / values[:, 5], sys.float_info.max)
 
     def solve(
         self, problems: Problems, values: Array | None = None, slots: SlotPrices | None = None

@@ -53,7 +53,10 @@ FEATURES = (
 
 
 def shifted(values: Array, actions: NDArray[Any]) -> Array:
-    """Return what `BatchPlanner.PRICES` names (B, 6) under actions (B, 6) in [-1, 1]; 0 returns `values` (6,)."""
+    """Return what `BatchPlanner.PRICES` names (B, 6) under actions in [-1, 1]; 0 returns `values`.
+
+    Either of `values` and `actions` may be a single row (6,).
+    """
     factor = np.exp(REACH * np.clip(actions.astype(np.float64), -1.0, 1.0))
     moved: Array = np.maximum((values + FLOOR) * factor - FLOOR, 0.0)
     moved[:, 0] = np.maximum(moved[:, 0], 1.0)

@@ -8,6 +8,9 @@ best candidate where the tuned plan is beaten by more than a margin. The agent's
 next round is tried: approximate policy iteration with common random numbers (Bertsekas and Tsitsiklis,
 "Neuro-Dynamic Programming", 1996, section 6.2; Lagoudakis and Parr, "Reinforcement Learning as
 Classification", ICML 2003).
+
+With `rule_steps` a price rule is evolved first (`agents.evolution`), and from then on takes the tuned planner's place:
+candidates are plans under prices around its own, and it follows in every branch.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.candidates import DESCRIPTION, CandidateMaker, Candidates
-from agents.config import RolloutConfig
+from agents.config import EvolutionConfig, RolloutConfig
+from agents.evolution import Evolution
 from agents.interface import Flat, Ints, Predict
 from agents.planner import Array
 from agents.prices import FEATURES, features, situation
 from agents.regression import FOLDS, Ensemble, fit, nothing
+from agents.rules import PriceRule, RuledPrices
 from baselines.batch import Plans, priced_plans
 from baselines.priced import Constants
 from sat_env.problem import Problems
@@ -35,6 +40,7 @@ from sat_env.simulator import NO_PLAN, Simulator, Snapshot
 from sat_env.world import Prepared, World
 
 WEIGHTS = "weights.npz"
+RULE_SEEDS = 500_000  # from the first episode that is branched to the first that a rule is evolved on
 MARGINS = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3])  # reference latencies
 PAIR = len(FEATURES) + 2 * len(DESCRIPTION)  # numbers known of a candidate beside the tuned plan
 SPACES = (
@@ -51,19 +57,30 @@ class LearnedRollouts:
     world : World
     forecast_epochs : int
     constants : Constants
-        Of the tuned planner, the first candidate.
+        Of the tuned planner.
+    rule : PriceRule, optional
+        Under whose prices the first candidate is planned; default: the constants themselves.
     """
 
     first_output: NDArray[np.float32] | None = None
 
-    def __init__(self, world: World, forecast_epochs: int, constants: Constants) -> None:
-        self.world, self.forecast_epochs = world, forecast_epochs
+    def __init__(
+        self, world: World, forecast_epochs: int, constants: Constants, rule: PriceRule | None = None
+    ) -> None:
+        self.world, self.forecast_epochs, self.rule = world, forecast_epochs, rule
         self.maker = CandidateMaker(world, constants)
+        self.ruled = RuledPrices(world, forecast_epochs, constants)
         self.observation_space: gymnasium.Space[Any] = SPACES[0]
         self.action_space: gymnasium.Space[Any] = SPACES[1]
 
+    def candidates(self, problems: Problems) -> Candidates:
+        """Return the candidates of N decisions."""
+        if self.rule is None:
+            return self.maker.make(problems)
+        return self.maker.make(problems, *self.ruled.prices_of(self.rule, problems))
+
     def pairs(self, problems: Problems, candidates: Candidates) -> Flat:
-        """Return what is known of each candidate beside the tuned one: (N, C, D)."""
+        """Return what is known of each candidate beside the first one: (N, C, D)."""
         known = features(self.world, problems, self.forecast_epochs)[:, None]
         described = candidates.described
         repeated = np.broadcast_to(known, (*described.shape[:2], known.shape[2]))
@@ -71,7 +88,7 @@ class LearnedRollouts:
 
     def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
         """Return the plans (N, K) of the candidates with the least predicted cost."""
-        candidates = self.maker.make(problems)
+        candidates = self.candidates(problems)
         rows, columns = np.nonzero(candidates.offered[:, 1:])
         cost_s = np.full(candidates.offered.shape, np.inf)
         cost_s[:, 0] = 0.0
@@ -89,13 +106,15 @@ class Chooser:
     Parameters
     ----------
     ensemble : Ensemble
-        Predicts what a candidate costs beyond the tuned plan, in seconds.
+        Predicts what a candidate costs beyond the first one, in seconds.
     margin_s : float
         By which it must look better.
+    rule : PriceRule, optional
+        That plans the first candidate; default: the tuned planner does.
     """
 
-    def __init__(self, ensemble: Ensemble, margin_s: float) -> None:
-        self.ensemble, self.margin_s = ensemble, margin_s
+    def __init__(self, ensemble: Ensemble, margin_s: float, rule: PriceRule | None = None) -> None:
+        self.ensemble, self.margin_s, self.rule = ensemble, margin_s, rule
         self.observation_space, self.action_space = SPACES
 
     def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
@@ -103,14 +122,17 @@ class Chooser:
         return self.ensemble.predict(flat) + np.float32(self.margin_s), None
 
     @classmethod
-    def untrained(cls) -> Chooser:
-        """Return the choice that always takes the tuned plan."""
-        return cls(nothing(PAIR), math.inf)
+    def untrained(cls, rule: PriceRule | None = None) -> Chooser:
+        """Return the choice that always takes the first candidate."""
+        return cls(nothing(PAIR), math.inf, rule)
 
     def save(self, path: Path) -> None:
-        """Write weights and margin as a zip that needs nothing beside it."""
+        """Write weights, margin and rule as a zip that needs nothing beside it."""
+        parts: dict[str, Any] = {"margin_s": self.margin_s, **self.ensemble._asdict()}
+        if self.rule is not None:
+            parts["rule"] = self.rule.weights
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(WEIGHTS, "w") as file:
-            np.savez(file, margin_s=self.margin_s, **self.ensemble._asdict())  # type: ignore[arg-type]
+            np.savez(file, **parts)
 
     @classmethod
     def load(cls, path: Path) -> Chooser:
@@ -119,15 +141,16 @@ class Chooser:
             found = np.load(io.BytesIO(file.read()), allow_pickle=False)
             weights = {name: found[name] for name in Ensemble._fields}
             weights |= {name: float(weights[name]) for name in ("unit", "middle")}
-            return cls(Ensemble(**weights), float(found["margin_s"]))
+            rule = PriceRule(found["rule"]) if "rule" in found else None
+            return cls(Ensemble(**weights), float(found["margin_s"]), rule)
 
 
 class Rollouts:
     """Policy iteration on training windows, one epoch of all its worlds at a time.
 
-    The first episode is the tuned planner's and teaches the critic; in each of the following ones every decision
-    is branched, and in the end critic and choice are fitted anew. All it depends on is in its attributes, so
-    that a pickle of it goes on exactly.
+    A rule is evolved first, if one was asked for. The first episode is the planner's (tuned or ruled) and teaches the
+    critic; in each of the following ones every decision is branched, and in the end critic and choice are fitted
+    anew. All it depends on is in its attributes, so that a pickle of it goes on exactly.
 
     Parameters
     ----------
@@ -153,6 +176,11 @@ class Rollouts:
         self.critic_data: list[tuple[Flat, Array]] = []  # situations and what followed, by episode
         self.tried: list[tuple[Flat, Array, Ints, Ints]] = []  # pairs, advantages, worlds, decisions
         self.critic: Ensemble | None = None
+        self.evolution: Evolution | None = None
+        if config.rule_steps:
+            self.evolution = Evolution(
+                prepared, constants, EvolutionConfig(config.rule_steps), seed, first_seed + RULE_SEEDS
+            )
         self.chooser = Chooser.untrained()
         self.logger: Any = None  # of stable-baselines3, while training
         self.wire(prepared)
@@ -161,12 +189,12 @@ class Rollouts:
         """Make what is not part of the state."""
         self.prepared = prepared
         self.ahead = prepared.scenario.forecast_epochs
-        self.interface = LearnedRollouts(prepared.world, self.ahead, self.constants)
-        self.follow = priced_plans(self.constants, prepared)
+        self.interface = LearnedRollouts(prepared.world, self.ahead, self.constants, self.rule)
+        self.tuned = priced_plans(self.constants, prepared)
         self.folds = np.arange(self.config.num_envs) % FOLDS
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("prepared", "interface", "follow", "logger")
+        made = ("prepared", "interface", "tuned", "logger")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -175,15 +203,25 @@ class Rollouts:
         self.wire(self.simulator.prepared)
 
     @property
-    def num_timesteps(self) -> int:
-        """Decisions branched so far; named as in stable-baselines3."""
+    def rule(self) -> PriceRule | None:
+        """The rule in the tuned planner's place."""
+        return self.chooser.rule
+
+    @property
+    def branched(self) -> int:
+        """Decisions branched so far."""
         epochs = self.latency_s.shape[1]
         return self.config.num_envs * (max(self.round, 0) * epochs + (self.t if self.round >= 0 else 0))
 
     @property
+    def num_timesteps(self) -> int:
+        """Decisions played for the rule, and branched, so far; named as in stable-baselines3."""
+        return self.branched + (self.evolution.num_timesteps if self.evolution is not None else 0)
+
+    @property
     def over(self) -> bool:
         """As many decisions as were asked for are branched, in whole rounds."""
-        return self.t == 0 and self.num_timesteps >= self.config.steps
+        return self.t == 0 and self.branched >= self.config.steps
 
     def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
         """Return what the choice so far says, as `Chooser.predict`."""
@@ -194,7 +232,9 @@ class Rollouts:
         self.chooser.save(path)
 
     def advance(self) -> bool:
-        """Play one epoch of every world; return whether that ended a round (with a new chooser)."""
+        """Advance the rule, or play one epoch of every world; return whether there is a new rule or chooser."""
+        if self.evolution is not None and not self.evolution.over:
+            return self.evolve(self.evolution)
         sim = self.simulator
         if self.t == 0:
             seeds = (
@@ -213,10 +253,25 @@ class Rollouts:
         self.round, self.t = self.round + 1, 0
         return self.round > 0
 
+    def evolve(self, evolution: Evolution) -> bool:
+        """Play a generation of the rule; return whether it was judged. The last one that gained for sure stays."""
+        evolution.logger = self.logger
+        judged = evolution.advance()
+        if judged and evolution.offered is not None:
+            self.chooser = Chooser.untrained(evolution.offered)
+            self.interface.rule = self.rule
+        return judged
+
+    def follow(self, world: World, problems: Problems) -> Plans:
+        """Return the plans (N, K) of who follows in branches: the tuned planner, or the rule."""
+        if self.rule is None:
+            return self.tuned(world, problems)
+        return self.interface.ruled.plans_of(self.rule, problems)
+
     def branch(self) -> Plans:
         """Try candidates of every world's decision; return the plans the walk goes on with."""
         sim, config = self.simulator, self.config
-        candidates = self.interface.maker.make(sim.problems)
+        candidates = self.interface.candidates(sim.problems)
         pairs = self.interface.pairs(sim.problems, candidates)
         count = len(pairs)
         cost_s = np.where(candidates.offered, 0.0, np.inf)
@@ -238,7 +293,7 @@ class Rollouts:
         column_all = np.concatenate([np.zeros(count, np.int64), column])
         cost = self.futures_s(which, candidates.cuts[which, column_all], candidates.levels[which, column_all])
         advantage_s = cost[count:] - cost[world]
-        decision = self.num_timesteps + world
+        decision = self.branched + world
         self.tried.append((pairs[world, column], advantage_s, world, decision))
         each = np.arange(count)
         other = order[:, 0]
@@ -300,7 +355,7 @@ class Rollouts:
         margin_s, gain_s = best_margin(
             unseen_s, advantage_s, decision, world, self.prepared.scenario.reference_latency_s * MARGINS
         )
-        self.chooser = Chooser(ensemble, margin_s)
+        self.chooser = Chooser(ensemble, margin_s, self.rule)
         if self.logger is not None:
             self.logger.record("train/samples", len(advantage_s))
             self.logger.record("train/margin_s", margin_s)

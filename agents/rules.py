@@ -157,6 +157,14 @@ class RuledPrices(OneStep):
         """Return the planner's cuts and levels (B, K) under the prices of the actions."""
         return self.planner.plans(problems, *self.prices(actions))
 
+    def plans_of(self, rule: PriceRule, problems: Problems) -> tuple[Ints, Ints]:
+        """Return the planner's cuts and levels (B, K) under the prices of a rule."""
+        return self.planner.plans(problems, *self.prices_of(rule, problems))
+
+    def prices_of(self, rule: PriceRule, problems: Problems) -> tuple[Array, SlotPrices]:
+        """Return the prices of a rule, as `prices` does of actions."""
+        return self.prices(rule.predict(self.observe(problems))[0])
+
     def prices(self, actions: NDArray[Any]) -> tuple[Array, SlotPrices]:
         """Return the prices of the actions, as `BatchPlanner.plans` takes them; of zeros the tuned ones, exactly."""
         count = len(BatchPlanner.PRICES)

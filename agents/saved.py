@@ -68,10 +68,13 @@ def label(algorithm: Algorithm) -> str:
 
 
 def make_interface(
-    algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants
+    algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants, model: Any = None
 ) -> Interface:
-    """Return how agents of an algorithm see and act in a world."""
-    return INTERFACES[algorithm](world, forecast_epochs, constants)
+    """Return how agents of an algorithm see and act in a world; rollouts act around the rule of their `model`."""
+    interface = INTERFACES[algorithm](world, forecast_epochs, constants)
+    if model is not None and isinstance(interface, LearnedRollouts):
+        interface.rule = model.rule
+    return interface
 
 
 def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
@@ -187,7 +190,7 @@ class SavedPolicy:
         """
         if self._interface is None or self._world is not world:
             constants = Constants(**self.card.constants)
-            made = make_interface(self.card.algorithm, world, forecast_epochs, constants)
+            made = make_interface(self.card.algorithm, world, forecast_epochs, constants, self.model)
             trained = self.model
             if self.card.algorithm == "ppo-transformer":
                 trained.policy = resized(trained.policy, made)

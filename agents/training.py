@@ -28,7 +28,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import DEFAULTS, PPOConfig, default_config
+from agents.config import DEFAULTS, PPOConfig, decisions_of, default_config
 from agents.interface import Learner
 from agents.models import Run, make_worlds, new_learner, new_model
 from agents.packages import Backend, check_backend
@@ -212,7 +212,7 @@ def dev_j(run: Run, decide: Decider) -> np.ndarray[Any, np.dtype[np.float64]]:
 def decider(run: Run, model: Any) -> Decider:
     """Return the model as a function from a batch of problems to its most likely plans."""
     interface = make_interface(
-        run.algorithm, prepare(run.scenario).world, run.scenario.forecast_epochs, run.constants
+        run.algorithm, prepare(run.scenario).world, run.scenario.forecast_epochs, run.constants, model
     )
     predict = predictor(model)
     return lambda world, problems: interface.decide(problems, predict)
@@ -294,7 +294,7 @@ def train_learner(
     columns = (TextColumn(run.algorithm), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, transient=True, disable=not progress_bar) as bar:
-            task = bar.add_task("", total=run.config.steps, completed=learner.num_timesteps)
+            task = bar.add_task("", total=decisions_of(run.config), completed=learner.num_timesteps)
             while not learner.over:
                 if time.monotonic() - saved_s > checkpoint_every_s:
                     save_learner(folder, learner)
@@ -384,7 +384,7 @@ def progress_of(runs: Sequence[Run], folders: Sequence[Path], console: Console |
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     over = threading.Event()
     with Progress(*columns, console=console, transient=True) as progress:
-        tasks = [progress.add_task(f"seed {run.seed}", total=run.config.steps) for run in runs]
+        tasks = [progress.add_task(f"seed {run.seed}", total=decisions_of(run.config)) for run in runs]
 
         def follow() -> None:
             while not over.wait(1.0):

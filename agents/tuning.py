@@ -23,7 +23,7 @@ from optuna.samplers import TPESampler
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents.config
-from agents.config import Config, EvolutionConfig, PPOConfig, RolloutConfig
+from agents.config import Config, EvolutionConfig, PPOConfig, RolloutConfig, decisions_of
 from agents.models import Run, new_learner, new_model
 from agents.training import decider
 from baselines.batch import play
@@ -68,7 +68,7 @@ def tune(run: Run, trials: int, folder: Path, progress: Callable[[str], None] = 
         storage=f"sqlite:///{folder / 'study.db'}",
         study_name="tune",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=run.config.steps // 3),
+        pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=decisions_of(run.config) // 3),
     )
     settled = json.dumps(
         [run.algorithm, run.scenario.hash(), asdict(run.config), asdict(run.constants), run.seed]

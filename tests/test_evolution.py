@@ -163,7 +163,7 @@ def test_evolution_finds_what_tuning_left_and_offers_nothing_else(eclipse):
 def test_a_saved_rule_plays_as_it_did_and_on_other_chains(eclipse, tmp_path):
     run = run_of(eclipse)
     learner = new_learner(run)
-    learner.rule = some_rule()
+    learner.offered = some_rule()
     save_policy(tmp_path / "model.zip", learner, run)
     chosen = episodes(eclipse.scenario, "test", 2, 0)
     batch = play(eclipse, chosen, "test", decider(run, learner))
@@ -180,7 +180,7 @@ def test_an_exported_rule_says_what_the_policy_says(eclipse, tmp_path):
     run = run_of(eclipse)
     learner = new_learner(run)
     for seed in (0, 1):
-        learner.rule = some_rule(seed)
+        learner.offered = some_rule(seed)
         save_policy(tmp_path / f"{seed}.zip", learner, run)
     assert export(tmp_path / "0.zip", eclipse.scenario, tmp_path / "model.onnx").largest <= 1e-4
     other = SavedPolicy(tmp_path / "1.zip")

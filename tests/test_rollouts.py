@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
 from conftest import small
 from test_agents import CONSTANTS
 from test_commands import run as command
+from test_evolution import some_rule
 
 pytest.importorskip("stable_baselines3")
 
 from agents import tuning
 from agents.candidates import DESCRIPTION, MENU, CandidateMaker
-from agents.config import RolloutConfig, checked
+from agents.config import EvolutionConfig, RolloutConfig, checked
 from agents.export import compare, decisions, export
 from agents.models import Run, new_learner
 from agents.planner import BatchPlanner
 from agents.regression import FOLDS, fit, nothing
-from agents.rollouts import LearnedRollouts, best_margin, chosen_gains_s
+from agents.rollouts import Chooser, LearnedRollouts, best_margin, chosen_gains_s
 from agents.saved import SavedPolicy
 from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
 from baselines.batch import play, priced_plans
@@ -213,11 +215,72 @@ def test_a_saved_policy_plays_as_the_learner_it_was_also_elsewhere(rush, tmp_pat
     assert SavedPolicy(tmp_path / "model.zip").name == "rollouts"
 
 
+def ruled(prepared, **changes):
+    """Return a learner's run whose rule has just been evolved, and the learner: it always offers one."""
+    run = run_of(prepared, rule_steps=1, **changes)
+    learner = new_learner(run)
+    while not learner.evolution.over:
+        learner.advance()
+    learner.chooser = Chooser.untrained(some_rule())
+    learner.interface.rule = learner.rule
+    return run, learner
+
+
+def test_around_a_rule_the_first_candidate_is_the_rules_plan(rush):
+    run, learner = ruled(rush)
+    sim = met(rush)
+    expected = decider(Run("evolution", rush.scenario, EvolutionConfig(), CONSTANTS, 0), some_rule())
+    cuts, levels = expected(sim.world, sim.problems)
+    tuned_cuts, _ = BatchPlanner(rush.world, CONSTANTS).plans(sim.problems)
+    assert (cuts != tuned_cuts).any()
+    found = learner.interface.candidates(sim.problems)
+    np.testing.assert_array_equal(found.cuts[:, 0], cuts)
+    for plans in (decider(run, learner)(sim.world, sim.problems), learner.follow(sim.world, sim.problems)):
+        np.testing.assert_array_equal(plans[0], cuts)
+        np.testing.assert_array_equal(plans[1], levels)
+
+
+def test_the_last_rule_that_gained_for_sure_takes_the_planners_place(rush, monkeypatch):
+    learner = new_learner(run_of(rush, rule_steps=10**6))
+    learner.evolution.config = EvolutionConfig(10**6, worlds=4, dev_every=1)
+    for standard_errors, gains in ((1e9, False), (-1e9, True), (1e9, False)):
+        monkeypatch.setattr("agents.evolution.SURE", standard_errors)
+        before = learner.rule
+        assert learner.advance()
+        assert (learner.evolution.offered is not None) == gains
+        assert learner.rule is (learner.evolution.offered if gains else before)
+        assert learner.interface.rule is learner.rule
+    assert learner.rule is not None and learner.branched == 0 and not learner.over
+
+
+def test_around_a_rule_training_resumes_exactly_and_the_policy_carries_the_rule(rush, tmp_path):
+    run, uninterrupted = ruled(rush, steps=80, passes=6)
+    resumed = pickle.loads(pickle.dumps(uninterrupted))
+    while not uninterrupted.over:
+        uninterrupted.advance()
+    while not resumed.over:
+        resumed = pickle.loads(pickle.dumps(resumed))
+        resumed.advance()
+    for mine, theirs in zip(weights(resumed), weights(uninterrupted), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert resumed.num_timesteps == resumed.branched + resumed.evolution.num_timesteps > resumed.branched > 0
+    resumed.chooser.margin_s = -200.0  # so that it departs from the rule
+    save_policy(tmp_path / "model.zip", resumed, run)
+    policy = SavedPolicy(tmp_path / "model.zip")
+    np.testing.assert_array_equal(policy.model.rule.weights, some_rule().weights)
+    chosen = episodes(rush.scenario, "test", 2, 0)
+    batch = play(rush, chosen, "test", decider(run, resumed))
+    for i, episode in enumerate(chosen):
+        assert run_episode(policy, rush, episode, "test").j_s == pytest.approx(batch.j_s[i], rel=1e-12)
+
+
 def test_bad_hyper_parameters_are_refused(tmp_path):
     with pytest.raises(ValueError, match="explore = 2"):
         dataclasses.replace(TINY, explore=2)
     with pytest.raises(ValueError, match="num_envs = 3"):
         dataclasses.replace(TINY, num_envs=3)
+    with pytest.raises(ValueError, match="rule_steps = -1"):
+        dataclasses.replace(TINY, rule_steps=-1)
     with pytest.raises(ValueError, match="candidates = 0"):
         dataclasses.replace(TINY, candidates=0)
     with pytest.raises(ValueError, match="gamma"):
