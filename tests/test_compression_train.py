@@ -29,6 +29,12 @@ def test_bad_arguments_are_refused_before_work(args):
         train.main(args)
 
 
+def test_progress_leaves_standard_output_to_results(capsys, tmp_path):
+    train.run_all("networks", slice, train.Args(out=tmp_path, jobs=1), [(2, 0)])
+    shown = capsys.readouterr()
+    assert shown.out == "" and "networks" in shown.err
+
+
 @deterministic
 @given(drop=st.floats(0.001, 0.05), scale=st.floats(0.2, 3))
 def test_free_cuts_are_never_slower_than_fixed_ones_and_keep_the_budget(drop, scale):

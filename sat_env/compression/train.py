@@ -304,7 +304,8 @@ def claim(out: Path, settings: Settings) -> None:
 
 
 def run_all(title: str, work: Callable[[Path, Settings, Job], None], args: Args, jobs: Iterable[Job]) -> None:
-    """Run the work of every job in processes of one thread, with a progress bar."""
+    """Run the work of every job in processes of one thread, with a progress bar on standard error."""
+    from rich.console import Console
     from rich.progress import track
 
     # glibc gives large blocks back at every free; keeping them makes training a quarter faster.
@@ -314,7 +315,7 @@ def run_all(title: str, work: Callable[[Path, Settings, Job], None], args: Args,
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         futures = [pool.submit(work, args.out, args.settings, job) for job in jobs]
-        for future in track(as_completed(futures), title, total=len(futures)):
+        for future in track(as_completed(futures), title, total=len(futures), console=Console(stderr=True)):
             future.result()
 
 
