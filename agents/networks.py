@@ -301,6 +301,33 @@ class FusedPolicy(ActorCriticPolicy):
         super()._build(lr_schedule)
 
 
+class QuickTanh(nn.Module):
+    """The hyperbolic tangent by numpy's code, several times as fast as torch's; both round to within 2 units.
+
+    For ``policy_kwargs={"activation_fn": QuickTanh}`` on a CPU. It has no weights, so those of a network with
+    ``torch.nn.Tanh`` fit. Torch's own stands in on other devices and where a graph is traced.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tangents, of the shape of `x`."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return torch.tanh(x)
+        return cast(Tensor, _NumpyTanh.apply(x))
+
+
+class _NumpyTanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.from_numpy(np.tanh(x.numpy()))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        return cast(Tensor, torch.ops.aten.tanh_backward(grad, y))
+
+
 class ForesightPolicy(ActorCriticPolicy):
     """An asymmetric actor and critic: the last entries of an observation are for the critic alone.
 

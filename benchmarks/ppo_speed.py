@@ -8,8 +8,9 @@ steps per CPU second of `learn`, in turns, medians.
 * ``dummy8``: 8 `SatEnv` in a `DummyVecEnv`, everything else as stable-baselines3 has it.
 * ``plain256``: 256 worlds behind `SatVecEnv`, everything else likewise.
 * ``bridge1024``: 1,024 worlds behind ``SatVecEnv(flat=True)``, so one array where the others have a dictionary of
-  19; the same Gaussian by its formulas (`agents.networks.FusedPolicy`), torch's checks of every distribution off,
-  and its fused Adam.
+  19; the same Gaussian by its formulas (`agents.networks.FusedPolicy`), the same tangent by numpy's code
+  (`QuickTanh`), the same minibatches copied once (`agents.buffer.LeanRolloutBuffer`), torch's checks of every
+  distribution off, and its fused Adam.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from torch.distributions import Distribution
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from agents.networks import FusedPolicy
+from agents.buffer import LeanRolloutBuffer
+from agents.networks import FusedPolicy, QuickTanh
 from sat_env.env import SatEnv
 from sat_env.sb3 import SatVecEnv
 
@@ -41,7 +43,7 @@ ROLLOUT = 16_384
 MINIBATCH = 2_048
 
 
-def learner(env: VecEnv, policy: Any, **options: Any) -> PPO:
+def learner(env: VecEnv, policy: Any, buffer: Any = None, **options: Any) -> PPO:
     """Return the same PPO over any environment."""
     return PPO(
         policy,
@@ -49,6 +51,7 @@ def learner(env: VecEnv, policy: Any, **options: Any) -> PPO:
         n_steps=ROLLOUT // env.num_envs,
         batch_size=MINIBATCH,
         n_epochs=4,
+        rollout_buffer_class=buffer,
         policy_kwargs={"net_arch": [64, 64], **options},
         seed=0,
         device="cpu",
@@ -75,7 +78,11 @@ def main() -> None:
     )
     plain = learner(SatVecEnv(256, "WalkerOutage", "fractions"), "MultiInputPolicy")
     bridge = learner(
-        SatVecEnv(1024, "WalkerOutage", "fractions", flat=True), FusedPolicy, optimizer_kwargs={"fused": True}
+        SatVecEnv(1024, "WalkerOutage", "fractions", flat=True),
+        FusedPolicy,
+        LeanRolloutBuffer,
+        activation_fn=QuickTanh,
+        optimizer_kwargs={"fused": True},
     )
     runs = [
         (steps_per_s(dummy, True), steps_per_s(plain, True), steps_per_s(bridge, False))

@@ -83,8 +83,7 @@ def allowed_mode(battery_j, power):  # type: ignore[no-untyped-def]
     if not power.enabled:
         return power.mode_w.shape[0] - 1
     charge = battery_j / power.capacity_j
-    mode = -1
-    for q in range(power.mode_w.shape[0]):
-        if charge >= power.mode_min_charge[q]:
-            mode = q
+    mode = power.mode_w.shape[0] - 1
+    while mode >= 0 and charge < power.mode_min_charge[mode]:
+        mode -= 1
     return mode

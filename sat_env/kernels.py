@@ -1,4 +1,4 @@
-"""How functions become kernels: numba, cached on disk, one thread, IEEE division."""
+"""How functions become kernels: numba, cached on disk, one thread, IEEE division, indices counted from the front."""
 
 # mypy: disable-error-code="no-untyped-call, import-untyped, attr-defined"
 from __future__ import annotations
@@ -33,7 +33,30 @@ class _Flags(Flags):
         return hash(frozenset(self._values))
 
 
-class _Whole(JITCodeLibrary):
+class _Library(JITCodeLibrary):
+    """Code whose indices and slices count from the front."""
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        """Take a function in, without what numba does at every index: count from the end if it is below 0."""
+        for function in ir_module.functions:
+            for block in function.blocks:
+                for choice in block.instructions:
+                    if choice.opname == "select" and _is_wrapped(*choice.operands):
+                        choice.operands[1] = choice.operands[2]
+        super().add_ir_module(ir_module)
+
+
+def _is_wrapped(below_0: Any, wrapped: Any, index: Any) -> bool:
+    """Say whether this is numba's ``index + size if index < 0 else index``."""
+    return (
+        getattr(below_0, "opname", None) == "icmp"
+        and below_0.operands[0] is index
+        and getattr(wrapped, "opname", None) == "add"
+        and wrapped.operands[0] is index
+    )
+
+
+class _Whole(_Library):
     """A kernel and what it calls, which nobody else does."""
 
     def _optimize_final_module(self) -> None:
@@ -65,7 +88,7 @@ class _Compiler(Compiler):
                 gc.enable()
 
 
-class _Draft(JITCodeLibrary):
+class _Draft(_Library):
     """A function as intermediate code: optimised, and made machine code, in the kernels that call it."""
 
     def finalize(self) -> None:

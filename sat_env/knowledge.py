@@ -147,7 +147,7 @@ def slot_wait_s(world, state, b, v, now):  # type: ignore[no-untyped-def]
     )
 
 
-@part
+@small
 def advance_battery(world, state, b, v, node, epoch):  # type: ignore[no-untyped-def]
     """Bring the battery of satellite `v` of world `b` up to the start of `epoch`."""
     power, epoch_s = world.power, world.epoch_s

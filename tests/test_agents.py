@@ -11,14 +11,16 @@ from conftest import simulator, small
 pytest.importorskip("stable_baselines3")
 
 import torch
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import MultiCategoricalDistribution
 
+from agents.buffer import LeanRolloutBuffer
 from agents.choice import KEEP, SHIFTS, LearnedChoice
 from agents.config import PPO_ALGORITHMS, default_config
 from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
-from agents.networks import FusedCategoricals, FusedPolicy
+from agents.networks import FusedCategoricals, FusedPolicy, QuickTanh
 from agents.planner import BatchPlanner
 from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
@@ -33,6 +35,7 @@ from sat_env.plan import repair
 from sat_env.planning.costs import Costs
 from sat_env.planning.predict import plan_error
 from sat_env.problem import tabulate
+from sat_env.sb3 import SatVecEnv
 from sat_env.world import prepare
 
 CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, decline=0.5, backlog=0.5)
@@ -317,8 +320,6 @@ def test_an_untrained_transformer_is_the_planner_whatever_the_chain_and_the_mode
 def test_the_fused_policy_over_shares_is_stable_baselines3s_own():
     from stable_baselines3.common.policies import ActorCriticPolicy
 
-    from sat_env.sb3 import SatVecEnv
-
     env = SatVecEnv(4, "PaperStatic", "fractions", flat=True)
     torch.manual_seed(0)
     theirs = ActorCriticPolicy(env.observation_space, env.action_space, lambda _: 1e-3, log_std_init=-0.5)
@@ -340,6 +341,46 @@ def test_the_fused_policy_over_shares_is_stable_baselines3s_own():
     mean, spread = mine(seen, deterministic=True)[0], float(np.exp(-0.5))
     torch.testing.assert_close(drawn.mean(dim=0), mean, atol=0.06, rtol=0.0)
     torch.testing.assert_close(drawn.std(dim=0), torch.full_like(mean, spread), atol=0.04, rtol=0.0)
+
+
+def test_the_quick_tangent_is_torchs():
+    x = torch.cat([torch.linspace(-12.0, 12.0, 100_001), torch.logspace(-30, -1, 1000)])
+    both = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    found, expected = QuickTanh()(both[0]), torch.tanh(both[1])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
+    weights = torch.rand(len(x))
+    for values in (found, expected):
+        (weights * values).sum().backward()
+    torch.testing.assert_close(both[0].grad, both[1].grad, rtol=1e-5, atol=1e-6)
+    traced = torch.export.export(QuickTanh(), (x[:3],)).module()
+    torch.testing.assert_close(traced(x[7:10]), torch.tanh(x[7:10]), rtol=0.0, atol=0.0)
+
+
+def test_the_lean_buffer_gives_stable_baselines3s_minibatches():
+    def learnt(**options):
+        env = SatVecEnv(4, "PaperStatic", "fractions", flat=True)
+        options.update(n_steps=8, batch_size=8, n_epochs=2, seed=3, device="cpu")
+        return PPO(FusedPolicy, env, **options).learn(64).policy.state_dict()
+
+    theirs, mine = learnt(), learnt(rollout_buffer_class=LeanRolloutBuffer)
+    for name, weights in theirs.items():
+        torch.testing.assert_close(mine[name], weights, rtol=0.0, atol=0.0)
+
+
+def test_a_quick_policy_is_saved_and_loaded(tmp_path):
+    env = SatVecEnv(4, "PaperStatic", "fractions", flat=True)
+    quick = {"activation_fn": QuickTanh, "optimizer_kwargs": {"fused": True}}
+    model = PPO(
+        FusedPolicy, env, n_steps=8, batch_size=8, device="cpu", seed=0, policy_kwargs=quick,
+        rollout_buffer_class=LeanRolloutBuffer,
+    ).learn(32)  # fmt: skip
+    model.save(tmp_path / "quick")
+    seen = env.reset()
+    actions, _ = PPO.load(tmp_path / "quick", device="cpu").predict(seen, deterministic=True)
+    np.testing.assert_array_equal(actions, model.predict(seen, deterministic=True)[0])
+    plain = PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")
+    plain.policy.load_state_dict(model.policy.state_dict())
+    np.testing.assert_allclose(plain.predict(seen, deterministic=True)[0], actions, rtol=0.0, atol=1e-5)
 
 
 def test_fused_actions_are_those_of_separate_distributions():

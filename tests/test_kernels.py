@@ -90,3 +90,17 @@ def test_a_kernel_of_numba_may_call_a_part_that_others_hold() -> None:
     assert one(values, 5.0) == pytest.approx(
         call(values, values, 5.0) - call(values, values[1:], 6.0), rel=1e-12
     )
+
+
+def test_indices_of_kernels_count_from_the_front_and_those_of_numba_do_not() -> None:
+    def pick(values, i):  # type: ignore[no-untyped-def]
+        return values[i]
+
+    def between(x, known):  # type: ignore[no-untyped-def]
+        return np.interp(x, known, known)  # numba's own code takes known[:-1] and known[-1]
+
+    values = np.arange(4.0)
+    assert numba.njit(pick)(values[1:], -1) == 3.0
+    assert kernel(pick)(values[1:], 2) == 3.0
+    assert kernel(pick)(values[1:], -1) == 0.0  # what lies before: nobody looks at the sign
+    assert allocating_kernel(between)(np.array([0.5, 9.0]), values).tolist() == [0.5, 3.0]
