@@ -34,7 +34,7 @@ class _Flags(Flags):
 
 
 class _Library(JITCodeLibrary):
-    """Code whose indices and slices count from the front."""
+    """Code whose indices and slices count from the front; with ``NUMBA_BOUNDSCHECK=1`` others raise IndexError."""
 
     def add_ir_module(self, ir_module: Any) -> None:
         """Take a function in, without what numba does at every index: count from the end if it is below 0."""
@@ -50,7 +50,9 @@ def _is_wrapped(below_0: Any, wrapped: Any, index: Any) -> bool:
     """Say whether this is numba's ``index + size if index < 0 else index``."""
     return (
         getattr(below_0, "opname", None) == "icmp"
+        and below_0.op == "slt"
         and below_0.operands[0] is index
+        and getattr(below_0.operands[1], "constant", None) == 0
         and getattr(wrapped, "opname", None) == "add"
         and wrapped.operands[0] is index
     )

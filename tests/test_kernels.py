@@ -1,6 +1,8 @@
 """How functions become kernels: parts are compiled with the kernels that call them, and only there."""
 
+import ast
 import math
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -102,5 +104,33 @@ def test_indices_of_kernels_count_from_the_front_and_those_of_numba_do_not() -> 
     values = np.arange(4.0)
     assert numba.njit(pick)(values[1:], -1) == 3.0
     assert kernel(pick)(values[1:], 2) == 3.0
-    assert kernel(pick)(values[1:], -1) == 0.0  # what lies before: nobody looks at the sign
+    if numba.config.BOUNDSCHECK:
+        with pytest.raises(IndexError):
+            kernel(pick)(values[1:], -1)
+    else:
+        assert kernel(pick)(values[1:], -1) == 0.0  # what lies before: nobody looks at the sign
     assert allocating_kernel(between)(np.array([0.5, 9.0]), values).tolist() == [0.5, 3.0]
+
+
+ROOT = Path(__file__).parents[1]
+COMPILED = {"kernel", "allocating_kernel", "part", "small", "inner", "signed"}
+
+
+def compiled_functions(folder: str) -> list[ast.FunctionDef]:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")]
+    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [f for f in functions for mark in f.decorator_list if ast.unparse(mark).split("(")[0] in COMPILED]
+
+
+def from_the_end(function: ast.FunctionDef) -> list[str]:
+    """Return the indices and slices that are written as counted from the end."""
+    places = [node.slice for node in ast.walk(function) if isinstance(node, ast.Subscript)]
+    bounds = [part for place in places for part in ast.walk(place) if isinstance(part, ast.UnaryOp)]
+    return [ast.unparse(bound) for bound in bounds if isinstance(bound.op, ast.USub)]
+
+
+def test_no_kernel_is_written_with_an_index_from_the_end() -> None:
+    found = {name: compiled_functions(name) for name in ("sat_env", "agents")}
+    assert len(found["sat_env"]) > 100 and all(found.values())
+    assert [(f.name, from_the_end(f)) for each in found.values() for f in each if from_the_end(f)] == []
+    assert from_the_end(ast.parse("def f(x):\n return x[-1] + x[0, :-2]").body[0]) == ["-1", "-2"]  # type: ignore[arg-type]
