@@ -213,7 +213,8 @@ def test_configs_that_ship_are_hyper_parameters_with_their_command():
         for algorithm in set(saved) - {"found"}:
             assert default_config(algorithm, path.stem) != DEFAULTS[algorithm]
             found = saved["found"][algorithm]
-            assert found["command"].startswith("python train.py ") and found["j_s"] < found["default_j_s"]
+            assert found["command"].startswith(("python train.py ", "python -m agents.study "))
+            assert found["j_s"] < found["default_j_s"]
             assert found["scenario_hash"] == load_scenario(path.stem).hash()
 
 
