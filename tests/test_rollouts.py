@@ -10,7 +10,7 @@ import pytest
 from conftest import small
 from test_agents import CONSTANTS
 from test_commands import run as command
-from test_evolution import some_rule
+from test_evolution import met, some_rule
 
 pytest.importorskip("stable_baselines3")
 
@@ -29,7 +29,7 @@ from sat_env.evaluation.runner import episodes, run_episode
 from sat_env.planning import predict, solve
 from sat_env.problem import Problems, tabulate
 from sat_env.scenario import load_scenario
-from sat_env.simulator import NO_PLAN, Simulator
+from sat_env.simulator import NO_PLAN
 from sat_env.world import prepare
 
 TINY = RolloutConfig(
@@ -45,15 +45,6 @@ def rush():
 
 def run_of(prepared, seed=0, **changes) -> Run:
     return Run("rollouts", prepared.scenario, dataclasses.replace(TINY, **changes), CONSTANTS, seed)
-
-
-def met(prepared, worlds=6, epochs=8) -> Simulator:
-    sim = Simulator(prepared, worlds)
-    sim.begin(seeds=np.arange(worlds, dtype=np.uint64))
-    planner = BatchPlanner(prepared.world, CONSTANTS)
-    for _ in range(epochs):
-        sim.step(*planner.plans(sim.problems))
-    return sim
 
 
 def test_candidates_are_the_planners_plans_each_once_and_described_as_predicted(rush):
