@@ -207,7 +207,7 @@ def test_a_saved_policy_plays_as_the_learner_it_was_also_elsewhere(rush, tmp_pat
 
 
 def ruled(prepared, **changes):
-    """Return a learner's run whose rule has just been evolved, and the learner: it always offers one."""
+    """Return a run, and its learner at the end of the rule's evolution, with a rule that differs from the planner."""
     run = run_of(prepared, rule_steps=1, **changes)
     learner = new_learner(run)
     while not learner.evolution.over:
