@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from baselines import priced
 from baselines.priced import Constants, load_constants, prices
+from sat_env.planning import Workspace, make_workspace
 from sat_env.planning.batch import BatchSolution, solve_batch
 from sat_env.planning.costs import Prices
-from sat_env.planning.exact import Workspace, make_workspace
 from sat_env.problem import Problems, tabulate
 from sat_env.simulator import NO_PLAN
 from sat_env.world import World

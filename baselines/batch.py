@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from baselines.priced import Constants, longest_s, prices
 from sat_env.evaluation.runner import Episode
-from sat_env.planning import solve_batch
-from sat_env.planning.exact import Workspace, make_workspace
+from sat_env.planning import Workspace, make_workspace, solve_batch
 from sat_env.problem import Problems, tabulate
 from sat_env.simulator import NO_PLAN, Simulator, Split
 from sat_env.world import Prepared, World

@@ -13,9 +13,8 @@ from baselines.priced import Constants, prices
 from sat_env.handles import Handle
 from sat_env.knowledge import describe_worlds
 from sat_env.plan import Plan
-from sat_env.planning import solve_batch
+from sat_env.planning import make_workspace, solve_batch
 from sat_env.planning.costs import Costs, Prices
-from sat_env.planning.exact import make_workspace
 from sat_env.problem import Problems, empty_problems
 from sat_env.reward import TERMS
 from sat_env.simulator import NO_PLAN, Handles, copy_arrays, job_for, make_scratch, play_worlds

@@ -3,6 +3,7 @@
 `costs_from_arrays` states a problem, `solve` finds its optimal plan, `predict` says what any plan would take.
 """
 
+from sat_env.planning.astar.workspace import Workspace, make_workspace
 from sat_env.planning.batch import BatchSolution, solve_batch, stack_costs, stack_prices
 from sat_env.planning.costs import (
     GROUND_ALL_OR_NONE,
@@ -15,7 +16,7 @@ from sat_env.planning.costs import (
     neutral_prices,
     prices_from_arrays,
 )
-from sat_env.planning.exact import Solution, Workspace, make_workspace, solve
+from sat_env.planning.exact import Solution, solve
 from sat_env.planning.predict import objective, plan_error, predict
 
 __all__ = [

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from sat_env.planning.astar.workspace import CUTS, LEVELS, Workspace, fitting_workspace
 from sat_env.planning.costs import F64, I64, Costs, Prices, neutral_prices
-from sat_env.planning.exact import CUTS, LEVELS, Workspace, checked_budget, fitting_workspace, search_each
+from sat_env.planning.exact import checked_budget, search_each
 
 
 class BatchSolution(NamedTuple):
@@ -56,7 +57,7 @@ def solve_batch(
     prices
         Batch of B prices; None adds nothing.
     workspace
-        Memory from `sat_env.planning.exact.make_workspace` for the same K, L and R; None allocates it.
+        Memory from `make_workspace` for the same K, L and R; None allocates it.
     max_expansions
         Budget of label expansions of each problem; None searches until every plan is proved.
 
