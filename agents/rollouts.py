@@ -33,7 +33,8 @@ from agents.planner import Array
 from agents.prices import FEATURES, features, situation
 from agents.regression import FOLDS, Ensemble, fit, nothing
 from agents.rules import PriceRule, RuledPrices
-from baselines.batch import Plans, priced_plans
+from baselines.batch import Plans
+from baselines.imagination import Imagination
 from baselines.priced import Constants
 from sat_env.problem import Problems
 from sat_env.simulator import NO_PLAN, Simulator, Snapshot
@@ -42,7 +43,10 @@ from sat_env.world import Prepared, World
 WEIGHTS = "weights.npz"
 RULE_SEEDS = 500_000  # from the first episode that is branched to the first that a rule is evolved on
 MARGINS = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3])  # reference latencies
-PAIR = len(FEATURES) + 2 * len(DESCRIPTION)  # numbers known of a candidate beside the tuned plan
+IMAGINED = (1, 2, 4, 8)  # jobs of an imagined future over which a candidate's cost is summed
+PAIR = (
+    len(FEATURES) + 2 * len(DESCRIPTION) + len(IMAGINED)
+)  # numbers known of a candidate beside the tuned plan
 SPACES = (
     gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),
     gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32),
@@ -70,6 +74,7 @@ class LearnedRollouts:
         self.world, self.forecast_epochs, self.rule = world, forecast_epochs, rule
         self.maker = CandidateMaker(world, constants)
         self.ruled = RuledPrices(world, forecast_epochs, constants)
+        self.imagination = Imagination(world)
         self.observation_space: gymnasium.Space[Any] = SPACES[0]
         self.action_space: gymnasium.Space[Any] = SPACES[1]
 
@@ -79,12 +84,34 @@ class LearnedRollouts:
             return self.maker.make(problems)
         return self.maker.make(problems, *self.ruled.prices_of(self.rule, problems))
 
+    def follow(self, world: World, problems: Problems) -> Plans:
+        """Return the plans (N, K) of who follows in every future: the tuned planner, or the rule."""
+        if self.rule is None:
+            return self.maker.planner.plans(problems)
+        return self.ruled.plans_of(self.rule, problems)
+
     def pairs(self, problems: Problems, candidates: Candidates) -> Flat:
         """Return what is known of each candidate beside the first one: (N, C, D)."""
         known = features(self.world, problems, self.forecast_epochs)[:, None]
         described = candidates.described
         repeated = np.broadcast_to(known, (*described.shape[:2], known.shape[2]))
-        return np.concatenate([repeated, described, described - described[:, :1]], axis=2)
+        imagined = self.imagined(problems, candidates)
+        return np.concatenate([repeated, described, described - described[:, :1], imagined], axis=2)
+
+    def imagined(self, problems: Problems, candidates: Candidates) -> Flat:
+        """Return what candidates cost beyond the first one in a future without surprises: (N, C, len(IMAGINED)).
+
+        In epochs, over the first jobs of it; what was not offered costs nothing.
+        """
+        jobs = min(IMAGINED[-1], self.forecast_epochs)
+        compared = candidates.offered & candidates.offered[:, 1:].any(axis=1, keepdims=True)
+        rows, columns = np.nonzero(compared)
+        plans = candidates.cuts[rows, columns], candidates.levels[rows, columns]
+        latency_s = self.imagination.latencies_s(problems, rows, plans, jobs, self.follow)
+        cost_s = np.zeros((*compared.shape, len(IMAGINED)))
+        cost_s[rows, columns] = np.cumsum(latency_s, axis=1)[:, np.minimum(IMAGINED, jobs) - 1]
+        beyond = np.where(compared[:, :, None], cost_s - cost_s[:, :1], 0.0) / self.world.epoch_s
+        return np.clip(beyond, -8.0, 8.0).astype(np.float32)
 
     def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
         """Return the plans (N, K) of the candidates with the least predicted cost."""
@@ -190,11 +217,10 @@ class Rollouts:
         self.prepared = prepared
         self.ahead = prepared.scenario.forecast_epochs
         self.interface = LearnedRollouts(prepared.world, self.ahead, self.constants, self.rule)
-        self.tuned = priced_plans(self.constants, prepared)
         self.folds = np.arange(self.config.num_envs) % FOLDS
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("prepared", "interface", "tuned", "logger")
+        made = ("prepared", "interface", "logger")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -243,7 +269,7 @@ class Rollouts:
             sim.begin(seeds=seeds.astype(np.uint64))
             self.seen = []
         self.seen.append(situation(sim.world, sim.problems, self.ahead))
-        plans = self.follow(sim.world, sim.problems) if self.round < 0 else self.branch()
+        plans = self.interface.follow(sim.world, sim.problems) if self.round < 0 else self.branch()
         sim.step(*plans)
         self.latency_s[:, self.t] = sim.outcome.latency_s
         self.t += 1
@@ -261,12 +287,6 @@ class Rollouts:
             self.chooser = Chooser.untrained(evolution.offered)
             self.interface.rule = self.rule
         return judged
-
-    def follow(self, world: World, problems: Problems) -> Plans:
-        """Return the plans (N, K) of who follows in branches: the tuned planner, or the rule."""
-        if self.rule is None:
-            return self.tuned(world, problems)
-        return self.interface.ruled.plans_of(self.rule, problems)
 
     def branch(self) -> Plans:
         """Try candidates of every world's decision; return the plans the walk goes on with."""
@@ -312,12 +332,13 @@ class Rollouts:
         assert self.critic is not None
         branched = Simulator(self.prepared, len(which), self.simulator.split)
         branched.restore(rows_of(self.simulator.snapshot(), which))
+        follow = self.interface.follow
         total = np.zeros(len(which))
         for h in range(self.config.branch_epochs):
             running = ~branched.over
             if not running.any():
                 return total
-            plans = (cuts, levels) if h == 0 else self.follow(branched.world, branched.problems)
+            plans = (cuts, levels) if h == 0 else follow(branched.world, branched.problems)
             branched.step(*plans)
             total[running] += branched.outcome.latency_s[running]
         ahead = ~branched.over

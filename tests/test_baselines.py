@@ -13,7 +13,8 @@ from baselines import NAMES, make
 from baselines.batch import fixed_plans, play, priced_plans
 from baselines.branches import Branches, best, menu
 from baselines.clairvoyant import Clairvoyant
-from baselines.lookahead import LookAhead, imagined_trace, know, unseen_state
+from baselines.imagination import imagined_traces, know, unseen_states
+from baselines.lookahead import LookAhead
 from baselines.priced import Constants, load_constants, load_static, prices
 from baselines.registry import COMPETITORS, exact_planner, make_policy
 from baselines.risk import mean_wait_s, risk_prices
@@ -185,9 +186,9 @@ def test_look_ahead_foretells_a_world_without_chance():
     state = None
     for _ in range(4):
         now = Problems(*(field.copy() for field in sim.problems))
-        state = unseen_state(world, now) if state is None else state
+        state = unseen_states(world, now) if state is None else state
         know(world, now, state)
-        branches = Branches(world, imagined_trace(world, now), 1, follow)
+        branches = Branches(world, imagined_traces(world, now), 1, follow)
         plan = branches.plans(sim.problem().costs, now, (follow,))
         rolled = branches.roll(state, now, plan, 6)
         twin = copy.deepcopy(sim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 
@@ -21,10 +22,11 @@ from agents.export import compare, decisions, export
 from agents.models import Run, new_learner
 from agents.planner import BatchPlanner
 from agents.regression import FOLDS, fit, nothing
-from agents.rollouts import Chooser, LearnedRollouts, best_margin, chosen_gains_s
+from agents.rollouts import IMAGINED, Chooser, LearnedRollouts, best_margin, chosen_gains_s
 from agents.saved import SavedPolicy
 from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
 from baselines.batch import play, priced_plans
+from baselines.imagination import Imagination
 from sat_env.evaluation.runner import episodes, run_episode
 from sat_env.planning import predict, solve
 from sat_env.problem import Problems, tabulate
@@ -92,6 +94,32 @@ def test_the_best_candidate_is_taken(rush):
     cuts, levels = interface.decide(sim.problems, lambda flat, masks: np.full(len(flat), 0.1))
     np.testing.assert_array_equal(cuts, found.cuts[:, 0])
     np.testing.assert_array_equal(levels, found.levels[:, 0])
+
+
+def test_what_is_imagined_of_candidates_is_their_cost_beyond_the_first_and_tells_nothing_of_the_trace(rush):
+    sim = met(rush)
+    interface = LearnedRollouts(rush.world, rush.scenario.forecast_epochs, CONSTANTS)
+    found = interface.candidates(sim.problems)
+    said = interface.imagined(sim.problems, found)
+    assert said.shape == (*found.offered.shape, len(IMAGINED))
+    assert (said[:, 0] == 0).all() and (said[~found.offered] == 0).all() and (said != 0).any()
+    b, c = (int(place) for place in np.argwhere(found.offered)[-1])  # the last: declined
+    assert found.cuts[b, c, 0] == NO_PLAN
+    plans = found.cuts[b, [0, c]], found.levels[b, [0, c]]
+    latency_s = Imagination(rush.world).latencies_s(
+        sim.problems, np.array([b, b]), plans, IMAGINED[-1], interface.follow
+    )
+    beyond_s = np.diff(np.cumsum(latency_s, axis=1), axis=0)[0, np.array(IMAGINED) - 1]
+    expected = np.clip(beyond_s / rush.world.epoch_s, -8.0, 8.0)
+    np.testing.assert_allclose(said[b, c], expected, rtol=1e-5)
+
+    twin = copy.deepcopy(sim)
+    now = int(twin.state.epoch[0] - twin.state.start[0])
+    twin.trace.items[:, now + 1 :] = 1.0
+    twin.trace.content[:, now + 1 :] = 3.0
+    twin.trace.downlink_factor[:, now + 1 :] = 0.1
+    np.testing.assert_array_equal(interface.pairs(twin.problems, interface.candidates(twin.problems)),
+                                  interface.pairs(sim.problems, found))  # fmt: skip
 
 
 def test_branches_cost_what_the_world_then_does_and_leave_it_alone(rush):
@@ -226,7 +254,10 @@ def test_around_a_rule_the_first_candidate_is_the_rules_plan(rush):
     assert (cuts != tuned_cuts).any()
     found = learner.interface.candidates(sim.problems)
     np.testing.assert_array_equal(found.cuts[:, 0], cuts)
-    for plans in (decider(run, learner)(sim.world, sim.problems), learner.follow(sim.world, sim.problems)):
+    for plans in (
+        decider(run, learner)(sim.world, sim.problems),
+        learner.interface.follow(sim.world, sim.problems),
+    ):
         np.testing.assert_array_equal(plans[0], cuts)
         np.testing.assert_array_equal(plans[1], levels)
 
