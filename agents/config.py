@@ -74,15 +74,15 @@ class PPOConfig:
 class RolloutConfig:
     """Hyper-parameters of learning a choice by rollouts (`agents.rollouts`)."""
 
-    steps: int = 28_800
+    steps: int = 19_200
     """Decisions that are branched, in whole rounds: episodes of all worlds, each with a fit in the end."""
     rule_steps: int = 0
     """Decisions played before, to evolve the price rule that takes the tuned planner's place; 0: none."""
-    num_envs: int = 32
+    num_envs: int = 64
     """Worlds side by side."""
     candidates: int = 5
     """Candidates tried of a decision, beside the tuned plan."""
-    branch_epochs: int = 3
+    branch_epochs: int = 10
     """Jobs of a branch that are run; the critic values what follows."""
     value_epochs: int = 12
     """Jobs that the critic's value sums up."""
@@ -92,7 +92,7 @@ class RolloutConfig:
     """Of the hidden layers."""
     passes: int = 15
     """Over the data, for each fit."""
-    dev_episodes: int = 32
+    dev_episodes: int = 64
     """Development episodes played to choose the best weights."""
 
     def __post_init__(self) -> None:
