@@ -129,7 +129,7 @@ def suggest(trial: optuna.Trial, run: Run) -> dict[str, Any]:
     if isinstance(config, RolloutConfig):
         return {
             "candidates": trial.suggest_int("candidates", *between(2, 12, "candidates")),
-            "branch_epochs": trial.suggest_int("branch_epochs", *between(1, 6, "branch_epochs")),
+            "branch_epochs": trial.suggest_int("branch_epochs", *between(2, 16, "branch_epochs")),
             "value_epochs": trial.suggest_int("value_epochs", *between(4, 40, "value_epochs"), log=True),
             "explore": trial.suggest_float("explore", *between(0.0, 0.3, "explore")),
             "width": trial.suggest_int("width", *between(32, 128, "width"), log=True),
