@@ -1,24 +1,24 @@
-"""What-if: several plans of one decision, each followed by the same rule for some epochs, side by side."""
+"""What-if: plans tried side by side, each followed by the same rule for some jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.batch import Plans, plan_priced
+from baselines.batch import Decider, Plans, plan_priced
 from baselines.priced import Constants, prices
 from sat_env.handles import Handle
 from sat_env.knowledge import describe_worlds
 from sat_env.plan import Plan
 from sat_env.planning import make_workspace, solve_batch
 from sat_env.planning.costs import Costs, Prices
-from sat_env.problem import Problems, empty_problems
+from sat_env.problem import Problems
 from sat_env.reward import TERMS
 from sat_env.simulator import NO_PLAN, Handles, copy_arrays, job_for, make_scratch, play_worlds
-from sat_env.state import State, empty_outcome, empty_state
+from sat_env.state import State, empty_outcome
 from sat_env.trace import Trace
 from sat_env.world import World
 
@@ -33,46 +33,89 @@ class Rolled(NamedTuple):
     after: State  # C worlds one epoch on: their job is run, nothing follows yet
 
 
-class Branches:
-    """Up to C futures of one world: one state and one trace to start from, C plans, then the priced planner.
+def futures(
+    world: World,
+    handle: Handle,
+    trace: Trace,
+    state: State,
+    problems: Problems,
+    plans: Plans,
+    jobs: int,
+    follow: Decider,
+) -> Iterator[Array]:
+    """Run the current job of F worlds, then those that follow; yield the latencies (F,) of each job.
+
+    A latency is 0 past the end of an episode.
 
     Parameters
     ----------
     world : World
-    trace : Trace
-        Of one world (B = 1): the true one, or one that is imagined.
-    branches : int
-        C.
+    handle : Handle
+        Of `world`.
+    trace, state, problems
+        Of F worlds; state and problems are written over.
+    plans : cuts and levels (F, K)
+        Of the current job; a first cut of `NO_PLAN` declines.
+    jobs : int
+        This one included.
+    follow : Decider
+        Decides every job after the first.
+    """
+    count = len(problems.epoch)
+    outcome = empty_outcome(count, world.chain.shape[1])
+    scratch = make_scratch(world, job_for(world, trace))
+    handles = Handles(
+        world=handle,
+        trace=Handle(trace),
+        state=Handle(state),
+        problems=Handle(problems),
+        outcome=Handle(outcome),
+        scratch=Handle(scratch),
+    )
+    over = np.zeros(count, np.bool_)
+    terms, unseen = np.zeros((count, len(TERMS) + 1)), np.zeros((0, 0), np.float32)
+    for h in range(jobs):
+        running = ~over
+        if not running.any():
+            break
+        cuts, levels = plans if h == 0 else follow(world, problems)
+        play_worlds(
+            handles.world,
+            handles.trace,
+            handles.state,
+            handles.problems,
+            True,
+            handles.outcome,
+            handles.scratch,
+            np.flatnonzero(running),
+            running,
+            cuts,
+            levels,
+            over,
+            terms,
+            1,
+            unseen,
+        )
+        describe_worlds(handles.world, handles.trace, handles.state, handles.problems, over, scratch.hops)
+        yield np.where(running, outcome.latency_s, 0.0)
+
+
+class Branches:
+    """Futures of one world under several plans, the priced planner following.
+
+    Parameters
+    ----------
+    world : World
     follow : Constants
         Prices of the planner that decides every job after the first.
     """
 
-    def __init__(self, world: World, trace: Trace, branches: int, follow: Constants) -> None:
+    def __init__(self, world: World, follow: Constants) -> None:
         slots, blocks = world.chain.shape[1], len(world.block_flops)
         self.world = world
         self.follow = follow
-        self.trace = Trace._make(np.repeat(field, branches, axis=0) for field in trace)
-        self.state = empty_state(world, branches)
-        self.problems = empty_problems(branches, slots)
-        self.outcome = empty_outcome(branches, slots)
-        self.job = job_for(world, self.trace)
-        self.scratch = make_scratch(world, self.job)
-        self._terms = np.zeros((branches, len(TERMS) + 1))
-        self._unseen = np.zeros((0, 0), np.float32)
         self.workspace = make_workspace(slots, blocks, len(world.encode_entries_per_s))
-        self.handles = Handles(
-            world=Handle(self.world),
-            trace=Handle(self.trace),
-            state=Handle(self.state),
-            problems=Handle(self.problems),
-            outcome=Handle(self.outcome),
-            scratch=Handle(self.scratch),
-        )
-
-    def set_trace(self, trace: Trace) -> None:
-        """Give all branches another future, of the same shape."""
-        for mine, other in zip(self.trace, trace, strict=True):
-            mine[...] = other
+        self._handle = Handle(world)
 
     def plans(self, costs: Costs, problems: Problems, menu: Sequence[Constants]) -> list[Plan]:
         """Return the exact plan of one problem under each of several prices, without repetitions."""
@@ -84,17 +127,16 @@ class Branches:
         pairs = zip(found.cuts[feasible].tolist(), found.levels[feasible].tolist(), strict=True)
         return list(dict.fromkeys(Plan(tuple(cuts), tuple(levels)) for cuts, levels in pairs))
 
-    def roll(self, state: State, problems: Problems, plans: Sequence[Plan | None], epochs: int) -> Rolled:
+    def roll(
+        self, trace: Trace, state: State, problems: Problems, plans: Sequence[Plan | None], epochs: int
+    ) -> Rolled:
         """Run the current job under each plan, and the jobs of the next ``epochs - 1`` as `follow` decides.
 
-        `state` and `problems` are of one world (B = 1); they are not changed.
+        `trace` (the true one, or one that is imagined), `state` and `problems` are of one world (B = 1); they are
+        not changed.
         """
         count = len(plans)
-        for mine, now in zip((*self.state, *self.problems), (*state, *problems), strict=True):
-            mine[:count] = now
-        over = np.ones(len(self.state.epoch), np.bool_)
-        over[:count] = False
-        cuts = np.zeros((len(over), self.world.chain.shape[1]), np.int64)
+        cuts = np.zeros((count, self.world.chain.shape[1]), np.int64)
         levels = np.zeros_like(cuts)
         for c, plan in enumerate(plans):
             if plan is None:
@@ -102,47 +144,26 @@ class Branches:
             else:
                 plan.check(cuts.shape[1], len(self.world.block_flops), len(self.world.encode_entries_per_s))
                 cuts[c], levels[c] = plan.arrays()
+        each_trace = Trace._make(np.repeat(field, count, axis=0) for field in trace)
+        each_state = State._make(np.repeat(field, count, axis=0) for field in state)
+        each_problem = Problems._make(np.repeat(field, count, axis=0) for field in problems)
         latency_s = np.zeros((count, epochs))
-        after = self.state
-        for h in range(epochs):
-            if h > 0:
-                cuts[:count], levels[:count] = self._follow(count)
-            running = ~over[:count]
-            self._step(cuts, levels, over)
-            latency_s[running, h] = self.outcome.latency_s[:count][running]
+        after = each_state
+        jobs = futures(
+            self.world,
+            self._handle,
+            each_trace,
+            each_state,
+            each_problem,
+            (cuts, levels),
+            epochs,
+            lambda world, now: plan_priced(self.follow, world, now, self.workspace),
+        )
+        for h, each_s in enumerate(jobs):
+            latency_s[:, h] = each_s
             if h == 0:
-                after = copy_arrays(self.state)
-            if over.all():
-                break
+                after = copy_arrays(each_state)
         return Rolled(latency_s, after)
-
-    def _step(self, cuts: Ints, levels: Ints, over: NDArray[np.bool_]) -> None:
-        """Take one step of every branch that is not over, and describe what follows."""
-        handles = self.handles
-        play_worlds(
-            handles.world,
-            handles.trace,
-            handles.state,
-            handles.problems,
-            True,
-            handles.outcome,
-            handles.scratch,
-            np.flatnonzero(~over),
-            ~over,
-            cuts,
-            levels,
-            over,
-            self._terms,
-            1,
-            self._unseen,
-        )
-        describe_worlds(
-            handles.world, handles.trace, handles.state, handles.problems, over, self.scratch.hops
-        )
-
-    def _follow(self, count: int) -> Plans:
-        now = Problems._make(field[:count] for field in self.problems)
-        return plan_priced(self.follow, self.world, now, self.workspace)
 
 
 def best(rolled: Rolled) -> int:

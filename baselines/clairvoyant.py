@@ -56,10 +56,10 @@ class Clairvoyant:
         now = Problems(*simulator.problems)
         problem = simulator.problem()
         if self._branches is None:
-            count = len(self._menu) + len(self._competitors) + 2
-            self._branches = Branches(simulator.world, Trace(*simulator.trace), count, self._menu[0])
+            self._branches = Branches(simulator.world, self._menu[0])
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
         asked = [policy.act(problem) for policy in self._competitors]
         candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *asked, None)))
-        return candidates[best(self._branches.roll(state, now, candidates, self.epochs))]
+        rolled = self._branches.roll(Trace(*simulator.trace), state, now, candidates, self.epochs)
+        return candidates[best(rolled)]

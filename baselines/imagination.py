@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.batch import Decider, Plans
+from baselines.branches import futures
 from sat_env.handles import Handle
-from sat_env.knowledge import describe_worlds
 from sat_env.problem import Problems
-from sat_env.reward import TERMS
-from sat_env.simulator import Handles, job_for, make_scratch, play_worlds
-from sat_env.state import State, empty_outcome, empty_state
+from sat_env.state import State, empty_state
 from sat_env.trace import Trace
 from sat_env.world import World
 
@@ -154,47 +152,13 @@ class Imagination:
         follow : Decider
             Decides every job after the first.
         """
-        world, count, slots = self.world, len(rows), self.world.chain.shape[1]
+        world, latency_s = self.world, np.zeros((len(rows), jobs))
         states = unseen_states(world, now)
         know(world, now, states)
         state = State._make(field[rows] for field in states)
         trace = Trace._make(field[rows] for field in imagined_traces(world, now))
         problems = Problems._make(field[rows] for field in now)
-        outcome = empty_outcome(count, slots)
-        scratch = make_scratch(world, job_for(world, trace))
-        handles = Handles(
-            world=self._handle,
-            trace=Handle(trace),
-            state=Handle(state),
-            problems=Handle(problems),
-            outcome=Handle(outcome),
-            scratch=Handle(scratch),
-        )
-        over = np.zeros(count, np.bool_)
-        terms, unseen = np.zeros((count, len(TERMS) + 1)), np.zeros((0, 0), np.float32)
-        latency_s = np.zeros((count, jobs))
-        for h in range(jobs):
-            running = ~over
-            if not running.any():
-                break
-            cuts, levels = plans if h == 0 else follow(world, problems)
-            play_worlds(
-                handles.world,
-                handles.trace,
-                handles.state,
-                handles.problems,
-                True,
-                handles.outcome,
-                handles.scratch,
-                np.flatnonzero(running),
-                running,
-                cuts,
-                levels,
-                over,
-                terms,
-                1,
-                unseen,
-            )
-            latency_s[running, h] = outcome.latency_s[running]
-            describe_worlds(handles.world, handles.trace, handles.state, handles.problems, over, scratch.hops)
+        told = futures(world, self._handle, trace, state, problems, plans, jobs, follow)
+        for h, each_s in enumerate(told):
+            latency_s[:, h] = each_s
         return latency_s

@@ -56,16 +56,14 @@ class LookAhead:
         if self._state is None:
             self._state = unseen_states(world, now)
         know(world, now, self._state)
-        trace = imagined_traces(world, now)
         if self._branches is None:
             self._suited = tuple(plan for plan in self._also if _suits(plan, problem))
-            count = len(self._menu) + len(self._also) + 2
-            self._branches = Branches(world, trace, count, self._menu[0])
-        self._branches.set_trace(trace)
+            self._branches = Branches(world, self._menu[0])
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
         candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._suited, None)))
-        rolled = self._branches.roll(self._state, now, candidates, min(self.epochs, problem.forecast_epochs))
+        epochs = min(self.epochs, problem.forecast_epochs)
+        rolled = self._branches.roll(imagined_traces(world, now), self._state, now, candidates, epochs)
         chosen = best(rolled)
         self._state = State._make(field[chosen : chosen + 1].copy() for field in rolled.after)
         return candidates[chosen]

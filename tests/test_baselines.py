@@ -120,13 +120,14 @@ def test_branches_foretell_the_true_simulator(rush):
     sim = Simulator(rush, 1, "test")
     sim.begin(seeds=np.array([9], np.uint64))
     follow = Constants(horizon=2.0, bottleneck=0.5)
-    branches = Branches(sim.world, Trace(*sim.trace), 4, follow)
+    branches = Branches(sim.world, follow)
     decide = priced_plans(follow, rush)
     for _ in range(5):
         problem = sim.problem()
         plans = branches.plans(problem.costs, Problems(*sim.problems), menu((follow,)))[:3]
         before = copy.deepcopy(sim.snapshot())
-        rolled = branches.roll(State(*sim.state), Problems(*sim.problems), [*plans, None], 4)
+        now = State(*sim.state), Problems(*sim.problems)
+        rolled = branches.roll(Trace(*sim.trace), *now, [*plans, None], 4)
         for mine, theirs in zip((*before.state, *before.problems), (*sim.state, *sim.problems), strict=True):
             assert np.array_equal(mine, theirs)
         for c, plan in enumerate(plans):
@@ -188,9 +189,9 @@ def test_look_ahead_foretells_a_world_without_chance():
         now = Problems(*(field.copy() for field in sim.problems))
         state = unseen_states(world, now) if state is None else state
         know(world, now, state)
-        branches = Branches(world, imagined_traces(world, now), 1, follow)
+        branches = Branches(world, follow)
         plan = branches.plans(sim.problem().costs, now, (follow,))
-        rolled = branches.roll(state, now, plan, 6)
+        rolled = branches.roll(imagined_traces(world, now), state, now, plan, 6)
         twin = copy.deepcopy(sim)
         told = []
         for _ in range(6):
