@@ -163,10 +163,21 @@ class Chooser:
 
     @classmethod
     def load(cls, path: Path) -> Chooser:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            An older version wrote it, whose candidates were described by other numbers.
+        """
         with zipfile.ZipFile(path) as archive, archive.open(WEIGHTS) as file:
             found = np.load(io.BytesIO(file.read()), allow_pickle=False)
             weights = {name: found[name] for name in Ensemble._fields}
+            if len(weights["mean"]) != PAIR:
+                raise ValueError(
+                    f"agent = {str(path)!r}: knows {len(weights['mean'])} numbers of a candidate, must know {PAIR}; "
+                    "train it again"
+                )
             weights |= {name: float(weights[name]) for name in ("unit", "middle")}
             rule = PriceRule(found["rule"]) if "rule" in found else None
             return cls(Ensemble(**weights), float(found["margin_s"]), rule)

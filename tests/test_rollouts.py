@@ -22,7 +22,7 @@ from agents.export import compare, decisions, export
 from agents.models import Run, new_learner
 from agents.planner import BatchPlanner
 from agents.regression import FOLDS, fit, nothing
-from agents.rollouts import IMAGINED, Chooser, LearnedRollouts, best_margin, chosen_gains_s
+from agents.rollouts import IMAGINED, PAIR, Chooser, LearnedRollouts, best_margin, chosen_gains_s
 from agents.saved import SavedPolicy
 from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
 from baselines.batch import play, priced_plans
@@ -232,6 +232,12 @@ def test_a_saved_policy_plays_as_the_learner_it_was_also_elsewhere(rush, tmp_pat
     shorter = prepare(rush.scenario.replace(**{"chain.slots": 5}))
     run_episode(policy, shorter, episodes(shorter.scenario, "test", 1, 0)[0], "test")
     assert SavedPolicy(tmp_path / "model.zip").name == "rollouts"
+
+
+def test_a_policy_of_another_version_is_refused(tmp_path):
+    Chooser(nothing(PAIR - 4), 0.0).save(tmp_path / "old.zip")
+    with pytest.raises(ValueError, match=rf"old.zip'.* knows {PAIR - 4} .* must know {PAIR}"):
+        Chooser.load(tmp_path / "old.zip")
 
 
 def ruled(prepared, **changes):
