@@ -44,9 +44,8 @@ WEIGHTS = "weights.npz"
 RULE_SEEDS = 500_000  # from the first episode that is branched to the first that a rule is evolved on
 MARGINS = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3])  # reference latencies
 IMAGINED = (1, 2, 4, 8)  # jobs of an imagined future over which a candidate's cost is summed
-PAIR = (
-    len(FEATURES) + 2 * len(DESCRIPTION) + len(IMAGINED)
-)  # numbers known of a candidate beside the tuned plan
+PAIR = len(FEATURES) + 2 * len(DESCRIPTION) + len(IMAGINED)
+"""Numbers known of a candidate beside the tuned plan."""
 SPACES = (
     gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),
     gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32),

@@ -38,6 +38,12 @@ def small(scenario: Scenario, **changes: object) -> Scenario:
     return scenario.replace(**{"episode_epochs": 20, "windows": 5, **changes})
 
 
+def calm() -> Prepared:
+    """Return a short Rush in which nothing is left to chance."""
+    changes = {"ground.fade_sigma": 0.0, "jobs.burst": 0.0, "jobs.content_sigma": 0.0}
+    return prepare(small(load_scenario("WalkerRush"), **changes, **{"energy.initial_charge": (0.8, 0.8)}))
+
+
 def simulator(prepared: Prepared, worlds: int = 1, seed: int = 0, split: Split = "train") -> Simulator:
     """Return a simulator at the start of an episode; world i has seed + i."""
     found = Simulator(prepared, worlds, split)

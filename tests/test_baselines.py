@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import small
+from conftest import calm, small
 
 from baselines import NAMES, make
 from baselines.batch import fixed_plans, play, priced_plans
@@ -169,21 +169,11 @@ def test_the_clairvoyant_is_never_beaten_on_the_job_it_sees(rush):
 
 
 def test_look_ahead_foretells_a_world_without_chance():
-    calm = prepare(
-        small(
-            load_scenario("WalkerRush"),
-            **{
-                "ground.fade_sigma": 0.0,
-                "jobs.burst": 0.0,
-                "jobs.content_sigma": 0.0,
-                "energy.initial_charge": (0.8, 0.8),
-            },
-        )
-    )
-    sim = Simulator(calm, 1, "test")
+    prepared = calm()
+    sim = Simulator(prepared, 1, "test")
     sim.begin(seeds=np.array([1], np.uint64))
     world, follow = sim.world, Constants()
-    decide = priced_plans(follow, calm)
+    decide = priced_plans(follow, prepared)
     state = None
     for _ in range(4):
         now = Problems(*(field.copy() for field in sim.problems))

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-from conftest import small
+from conftest import calm, small
 
 from baselines.batch import plan_priced, priced_plans
 from baselines.imagination import Imagination, by_link, imagined_traces, know, unseen_states
@@ -91,24 +91,14 @@ def test_waits_of_links_are_the_least_of_their_routes(stormy):
 
 
 def test_it_foretells_a_calm_world():
-    calm = prepare(
-        small(
-            load_scenario("WalkerRush"),
-            **{
-                "ground.fade_sigma": 0.0,
-                "jobs.burst": 0.0,
-                "jobs.content_sigma": 0.0,
-                "energy.initial_charge": (0.8, 0.8),
-            },
-        )
-    )
-    sim = met(calm, 3)
-    planner = priced_plans(FOLLOW, calm)
+    prepared = calm()
+    sim = met(prepared, 3)
+    planner = priced_plans(FOLLOW, prepared)
     cuts, levels = planner(sim.world, sim.problems)
     rows = np.array([2, 0, 1, 2])
     tried = cuts[rows].copy()
     tried[3, 0] = NO_PLAN
-    told = Imagination(calm.world).latencies_s(sim.problems, rows, (tried, levels[rows]), 6, planner)
+    told = Imagination(prepared.world).latencies_s(sim.problems, rows, (tried, levels[rows]), 6, planner)
     for f, row in enumerate(rows):
         twin = copy.deepcopy(sim)
         for h in range(6):
