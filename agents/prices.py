@@ -57,8 +57,8 @@ def shifted(values: Array, actions: NDArray[Any]) -> Array:
 
     Either of `values` and `actions` may be a single row (6,).
     """
-    factor = np.exp(REACH * np.clip(actions.astype(np.float64), -1.0, 1.0))
-    moved: Array = np.maximum((values + FLOOR) * factor - FLOOR, 0.0)
+    more = np.expm1(REACH * np.clip(actions.astype(np.float64), -1.0, 1.0))
+    moved: Array = np.maximum(values + (values + FLOOR) * more, 0.0)
     moved[:, 0] = np.maximum(moved[:, 0], 1.0)
     return moved
 

@@ -152,7 +152,7 @@ def prepare(args: Args) -> Bench:
     return Bench(
         [train.load_fold(args.out, args.settings, job) for job in jobs],
         jobs,
-        load_table("digits-vit-2"),
+        load_table("digits-vit"),
         args,
     )
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from sat_env.compression.table import load_table, table_plain
+
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
 
 
@@ -535,8 +537,15 @@ class Scenario:
         return plain
 
     def hash(self) -> str:
-        """Return 12 hex digits over the rounded plain data: equal on every machine."""
-        return hashlib.sha256(json.dumps(_rounded(self.to_dict()), sort_keys=True).encode()).hexdigest()[:12]
+        """Return 12 hex digits over the rounded plain data and the compression table: equal on every machine.
+
+        Raises
+        ------
+        ValueError
+            If ``model.compression`` names no table.
+        """
+        known = {**self.to_dict(), "table": table_plain(load_table(self.model.compression))}
+        return hashlib.sha256(json.dumps(_rounded(known), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def total_epochs(self) -> int:

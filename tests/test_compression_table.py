@@ -16,7 +16,7 @@ deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 def test_both_profiles_ship():
-    assert {"digits-vit", "digits-vit-2", "vit-l-imagenet"} <= set(table_names())
+    assert {"digits-vit", "vit-l-imagenet"} <= set(table_names())
 
 
 @each_table
@@ -37,7 +37,7 @@ def test_raw_input_and_result_are_never_lossy(table, n_blocks):
 
 @each_table
 def test_measured_cuts_come_back_unchanged(table):
-    n_blocks = {"digits-vit": 8, "digits-vit-2": 8, "vit-l-imagenet": 24}[table.name]
+    n_blocks = {"digits-vit": 8, "vit-l-imagenet": 24}[table.name]
     rows = np.rint(table.positions * n_blocks).astype(int)
     np.testing.assert_allclose(table.error_at(n_blocks)[rows], table.errors, atol=1e-5)
 

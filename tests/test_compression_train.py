@@ -38,7 +38,7 @@ def test_progress_leaves_standard_output_to_results(capsys, tmp_path):
 @deterministic
 @given(drop=st.floats(0.001, 0.05), scale=st.floats(0.2, 3))
 def test_free_cuts_are_never_slower_than_fixed_ones_and_keep_the_budget(drop, scale):
-    table = load_table("digits-vit-2")
+    table = load_table("digits-vit")
     pipeline = Pipeline(max_drop=drop, speeds=(1.0, 2.0, 5.3))
     free = best_partition(table, table.errors * scale, pipeline)
     fixed = best_partition(table, table.errors * scale, pipeline, cuts=(3, 5))

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from sat_env.compression.table import load_table, save_table
 from sat_env.scenario import FAULT_LEVELS, ScenarioError, load_scenario, scenario_from_dict, scenario_names
 from sat_env.world import prepare
 
@@ -23,6 +24,17 @@ def test_hash_sees_every_change_and_ignores_rounding_noise():
     assert scenario.replace(epoch_s=21.0).hash() != scenario.hash()
     assert scenario.replace(**{"faults.reboot_s": 91.0}).hash() != scenario.hash()
     assert scenario.replace(epoch_s=20.0 * (1 + 1e-13)).hash() == scenario.hash()
+
+
+def test_hash_sees_what_the_compression_table_says(tmp_path):
+    path, table = tmp_path / "mine.json", load_table("digits-vit")
+    scenario = load_scenario("WalkerOutage").replace(**{"model.compression": str(path)})
+    save_table(table, path)
+    before = scenario.hash()
+    save_table(dataclasses.replace(table, provenance={"command": "another"}), path)
+    assert scenario.hash() == before
+    save_table(dataclasses.replace(table, errors=2.0 * table.errors), path)
+    assert scenario.hash() != before
 
 
 BAD = [

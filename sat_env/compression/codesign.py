@@ -124,7 +124,7 @@ def judged(parts: list[Fold], partition: Partition) -> dict[str, Any]:
 def main(args: Args) -> None:
     """Alternate training and planning; then train the fixed partition for as long; print and keep both."""
     torch.set_num_threads(1)
-    pipeline, table = Pipeline(), load_table("digits-vit-2")
+    pipeline, table = Pipeline(), load_table("digits-vit")
     images, labels = digits()
     jobs = [(FIRST_SEED, fold) for fold in range(args.n_folds)]
     splits = folds(Settings().n_folds, FIRST_SEED)[: args.n_folds]

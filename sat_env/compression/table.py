@@ -210,16 +210,19 @@ def table_names() -> tuple[str, ...]:
 
 def save_table(table: CompressionTable, path: Path) -> None:
     """Write a table as JSON that `load_table` reads back; figures rounded to 6 digits."""
-    record = {
-        "format": FORMAT,
+    record = {"format": FORMAT, **table_plain(table), "provenance": _rounded(dict(table.provenance))}
+    path.write_text(_one_row_a_line(json.dumps(record, indent=1)) + "\n", encoding="utf-8")
+
+
+def table_plain(table: CompressionTable) -> dict[str, Any]:
+    """Return what a table says, without where it comes from, as plain data; figures rounded to 6 digits."""
+    return {
         "name": table.name,
-        "levels": [{key: _rounded(value) for key, value in asdict(level).items()} for level in table.levels],
+        "levels": [_rounded(asdict(level)) for level in table.levels],
         "positions": _rounded(table.positions.tolist()),
         "errors": _rounded(table.errors.tolist()),
         "drop_knots": _rounded(table.drop_knots.tolist()),
-        "provenance": _rounded(dict(table.provenance)),
     }
-    path.write_text(_one_row_a_line(json.dumps(record, indent=1)) + "\n", encoding="utf-8")
 
 
 def _from_json(record: Mapping[str, Any]) -> CompressionTable:

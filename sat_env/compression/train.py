@@ -1,4 +1,4 @@
-"""Train the digits networks and their masks, measure every level at every cut, write the `digits-vit-2` table.
+"""Train the digits networks and their masks, measure every level at every cut, write the `digits-vit` table.
 
     python -m sat_env.compression.train                      all of it, about 10 minutes on two cores
     python -m sat_env.compression.train --jobs 1 --out DIR
@@ -97,7 +97,7 @@ class Args:
     settings: Settings = Settings()
     out: Path = Path("runs/compression")
     """Folder of the checkpoints."""
-    table: Path = TABLES / "digits-vit-2.json"
+    table: Path = TABLES / "digits-vit.json"
     """Where the table goes."""
     jobs: int = 2
     """Processes, one thread each."""
@@ -239,7 +239,7 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
         for name, b, speeds in zip(MENU, bits, throughput, strict=True)
     )
     accuracy, accuracy_se = measure.mean_and_error(base)
-    table = CompressionTable("digits-vit-2", levels, np.arange(1, N_BLOCKS) / N_BLOCKS, errors, knots, {})
+    table = CompressionTable("digits-vit", levels, np.arange(1, N_BLOCKS) / N_BLOCKS, errors, knots, {})
     residual = np.abs(table.accuracy_drop(summed) - drop)
     small = table.accuracy_drop(summed) < 0.02
     images, labels = digits()
@@ -275,7 +275,7 @@ def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
             "numpy": np.__version__,
         },
     }
-    return CompressionTable("digits-vit-2", levels, table.positions, errors, knots, provenance)
+    return CompressionTable("digits-vit", levels, table.positions, errors, knots, provenance)
 
 
 def main(args: Args) -> None:
