@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from agents.interface import Flat
 from agents.networks import SlotTransformerPolicy
 from agents.regression import CLIP
-from agents.rollouts import Chooser
+from agents.rollouts import Chooser, LearnedRollouts
 from agents.rules import BUSY_REACH, CHARGES, PriceRule, slots_of
 from agents.saved import MEMBER, NUMPY_MODELS, SavedPolicy, predictor
 from baselines.batch import play
@@ -174,6 +174,8 @@ def decisions(policy: SavedPolicy, scenario: Scenario) -> Seen:
     """Let the policy play training episodes; return what it saw."""
     prepared = prepare(scenario)
     interface = policy.interface(prepared.world, scenario.forecast_epochs)
+    if isinstance(interface, LearnedRollouts):
+        interface.departs = True  # what an agent says of candidates is compared even where it takes none
     predict = predictor(policy.model)
     flats: list[Flat] = []
     masks: list[NDArray[np.bool_]] = []

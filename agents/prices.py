@@ -53,7 +53,7 @@ FEATURES = (
 
 
 def shifted(values: Array, actions: NDArray[Any]) -> Array:
-    """Return what `BatchPlanner.PRICES` names (B, 6) under actions in [-1, 1]; 0 returns `values`.
+    """Return what `BatchPlanner.PRICES` names (B, 6) under actions in [-1, 1]; 0 returns `values`, to the bit.
 
     Either of `values` and `actions` may be a single row (6,).
     """

@@ -63,6 +63,11 @@ class LearnedRollouts:
         Of the tuned planner.
     rule : PriceRule, optional
         Under whose prices the first candidate is planned; default: the constants themselves.
+
+    Attributes
+    ----------
+    departs : bool
+        Off: the first candidate is taken whatever is predicted, so that no other is made or imagined.
     """
 
     first_output: NDArray[np.float32] | None = None
@@ -70,7 +75,7 @@ class LearnedRollouts:
     def __init__(
         self, world: World, forecast_epochs: int, constants: Constants, rule: PriceRule | None = None
     ) -> None:
-        self.world, self.forecast_epochs, self.rule = world, forecast_epochs, rule
+        self.world, self.forecast_epochs, self.rule, self.departs = world, forecast_epochs, rule, True
         self.maker = CandidateMaker(world, constants)
         self.ruled = RuledPrices(world, forecast_epochs, constants)
         self.imagination = Imagination(world)
@@ -114,6 +119,8 @@ class LearnedRollouts:
 
     def decide(self, problems: Problems, predict: Predict) -> tuple[Ints, Ints]:
         """Return the plans (N, K) of the candidates with the least predicted cost."""
+        if not self.departs:
+            return self.follow(self.world, problems)
         candidates = self.candidates(problems)
         rows, columns = np.nonzero(candidates.offered[:, 1:])
         cost_s = np.full(candidates.offered.shape, np.inf)
@@ -142,6 +149,11 @@ class Chooser:
     def __init__(self, ensemble: Ensemble, margin_s: float, rule: PriceRule | None = None) -> None:
         self.ensemble, self.margin_s, self.rule = ensemble, margin_s, rule
         self.observation_space, self.action_space = SPACES
+
+    @property
+    def departs(self) -> bool:
+        """Whether any prediction makes it leave the first candidate."""
+        return math.isfinite(self.margin_s)
 
     def predict(self, flat: Flat, deterministic: bool = True) -> tuple[NDArray[np.float32], None]:
         """Return the predicted cost (n,) of candidates (n, D), the margin added."""
@@ -242,6 +254,11 @@ class Rollouts:
     def rule(self) -> PriceRule | None:
         """The rule in the tuned planner's place."""
         return self.chooser.rule
+
+    @property
+    def departs(self) -> bool:
+        """As of `Chooser`."""
+        return self.chooser.departs
 
     @property
     def branched(self) -> int:

@@ -70,10 +70,10 @@ def label(algorithm: Algorithm) -> str:
 def make_interface(
     algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants, model: Any = None
 ) -> Interface:
-    """Return how agents of an algorithm see and act in a world; rollouts act around the rule of their `model`."""
+    """Return how agents of an algorithm see and act in a world; rollouts act as the rule and margin of `model` say."""
     interface = INTERFACES[algorithm](world, forecast_epochs, constants)
     if model is not None and isinstance(interface, LearnedRollouts):
-        interface.rule = model.rule
+        interface.rule, interface.departs = model.rule, model.departs
     return interface
 
 

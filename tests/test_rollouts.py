@@ -96,6 +96,16 @@ def test_the_best_candidate_is_taken(rush):
     np.testing.assert_array_equal(levels, found.levels[:, 0])
 
 
+@pytest.mark.parametrize("ruled", [False, True])
+def test_one_that_never_departs_takes_the_first_candidate_unasked(rush, ruled):
+    sim, rule = met(rush), some_rule() if ruled else None
+    interface = LearnedRollouts(rush.world, rush.scenario.forecast_epochs, CONSTANTS, rule)
+    asked = interface.decide(sim.problems, lambda flat, masks: np.full(len(flat), np.inf))
+    interface.departs = False
+    for mine, other in zip(interface.decide(sim.problems, None), asked, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
 def test_what_is_imagined_of_candidates_is_their_cost_beyond_the_first_and_tells_nothing_of_the_trace(rush):
     sim = met(rush)
     interface = LearnedRollouts(rush.world, rush.scenario.forecast_epochs, CONSTANTS)
