@@ -163,9 +163,9 @@ def test_golden_episode():
 
 GOLDEN = {
     "failed": 3.0,
-    "latency_s": 1012.154602,
+    "latency_s": 992.926928,
     "bytes": 55040926099.507256,
-    "energy_j": 28450.173882,
+    "energy_j": 28460.255489,
     "reload_bytes": 36841658448.0,
 }
 
