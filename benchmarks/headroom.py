@@ -36,11 +36,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # agents and baselines are n
 from agents.candidates import CandidateMaker
 from agents.planner import tuned_constants
 from agents.rollouts import rows_of
-from baselines.batch import Decider, Plans, priced_plans
+from baselines.batch import Plans, priced_plans
+from baselines.branches import futures
 from sat_env.commands import fail_cleanly
+from sat_env.handles import Handle
 from sat_env.scenario import load_scenario
 from sat_env.simulator import Simulator, Snapshot
-from sat_env.world import Prepared, prepare
+from sat_env.world import prepare
 
 Array = NDArray[np.float64]
 
@@ -91,7 +93,7 @@ def measure(name: str, args: Args) -> dict[str, float]:
     prepared = prepare(load_scenario(name))
     constants = tuned_constants(name)
     follow = priced_plans(constants, prepared)
-    maker = CandidateMaker(prepared.world, constants)
+    maker, handle = CandidateMaker(prepared.world, constants), Handle(prepared.world)
     simulator = Simulator(prepared, args.worlds, "train")
     simulator.begin(seeds=np.arange(args.worlds, dtype=np.uint64) + np.uint64(7_000_000))
     epochs = prepared.scenario.episode_epochs
@@ -106,9 +108,18 @@ def measure(name: str, args: Args) -> dict[str, float]:
             def beyond_tuned(snapshot: Snapshot, rows: Any = rows, columns: Any = columns, plans: Plans = plans,
                              shape: Any = candidates.offered.shape) -> Array:  # fmt: skip
                 """Return (N, C) what candidates cost beyond the tuned plan; infinite where not offered."""
-                cost_s = np.full(shape, np.inf)
-                cost_s[rows, columns] = futures_s(
-                    prepared, rows_of(snapshot, rows), plans, follow, args.jobs_ahead
+                start, cost_s = rows_of(snapshot, rows), np.full(shape, np.inf)
+                cost_s[rows, columns] = sum(
+                    futures(
+                        prepared.world,
+                        handle,
+                        start.trace,
+                        start.state,
+                        start.problems,
+                        plans,
+                        args.jobs_ahead,
+                        follow,
+                    )
                 )
                 return cost_s - cost_s[:, :1]
 
@@ -132,20 +143,6 @@ def measure(name: str, args: Args) -> dict[str, float]:
         "departs": float(np.mean(np.stack(true_trace) != 0.0)),
         "j_s": float(np.mean(latency_s)),
     }
-
-
-def futures_s(prepared: Prepared, start: Snapshot, plans: Plans, follow: Decider, jobs: int) -> Array:
-    """Return (N,) what the current job under `plans` and those that follow take."""
-    branched = Simulator(prepared, len(start.over), "train")
-    branched.restore(start)
-    total = np.zeros(len(start.over))
-    for h in range(jobs):
-        running = ~branched.over
-        if not running.any():
-            break
-        branched.step(*(plans if h == 0 else follow(branched.world, branched.problems)))
-        total[running] += branched.outcome.latency_s[running]
-    return total
 
 
 def surely_best(beyond_s: Array) -> NDArray[np.int64]:
