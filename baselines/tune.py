@@ -1,11 +1,12 @@
 """Tune what a scenario's schedules leave open, by realised J on training windows with common random numbers.
 
-    python -m baselines.tune --scenario WalkerRush --episodes 16 --seed 0
+    python -m baselines.tune --scenario WalkerRush --episodes 32 --seed 0
 
 The families are nested: `replan` tunes only the horizon over which a load is spread; `priced` starts from it
-and tunes every constant price; `backlog` starts from that and adds the slope of the backlog. So each is at
-least as good as the one before it on the training episodes, and constants that price nothing are among the
-candidates of all. `static` is the best single (cuts, levels) found for every slot index. The result is
+and tunes every constant price; `backlog` starts from that and adds the slope of the backlog. What a search finds
+is kept if it gains for sure on as many training episodes that the search has not seen; else the family is the one
+before it. So each is at least as good as the one before on the training episodes, and constants that price nothing
+are among the candidates of all. `static` is the best single (cuts, levels) found for every slot index. The result is
 written to baselines/constants/SCENARIO.json, which the registry reads.
 """
 
@@ -62,7 +63,7 @@ def tune(
     scenario: Scenario,
     count: int,
     seed: int,
-    evaluations: int = 40,
+    evaluations: int = 100,
     static_evaluations: int = 300,
     progress: Callable[[], None] = lambda: None,
 ) -> Tuned:
@@ -71,7 +72,8 @@ def tune(
     Parameters
     ----------
     count, seed
-        Training episodes, and their seed; every candidate plays the same ones.
+        Training episodes, and their seed; every candidate plays the same ones. As many others, of the seed after,
+        say whether what is found is kept.
     evaluations
         Candidates of each of `priced` and `backlog`; `replan` tries every horizon of the grid.
     static_evaluations
@@ -79,10 +81,10 @@ def tune(
     progress
         Called after each candidate: ``len(GRID["horizon"]) + 2 * evaluations + static_evaluations`` times.
     """
-    if count < 1 or evaluations < 1 or static_evaluations < 1:
+    if count < 2 or evaluations < 1 or static_evaluations < 1:
         raise ValueError(
             f"episodes, evaluations, static_evaluations = {count}, {evaluations}, {static_evaluations}: "
-            "must be at least 1"
+            "must be at least 2, 1, 1"
         )
     prepared = prepare(scenario)
     training = episodes(scenario, "train", count, seed)
@@ -96,16 +98,25 @@ def tune(
         progress()
         return cost[constants]
 
+    unseen = episodes(scenario, "train", count, seed + 1)
     constants: dict[str, Constants] = {}
     best = Constants()
     for family, names in FAMILIES.items():
         if family == "replan":
             best = min((Constants(horizon=h) for h in GRID["horizon"]), key=j_of)
         else:
-            best = search(best, names, j_of, evaluations, rng)
+            found = search(best, names, j_of, evaluations, rng)
+            best = found if gains_for_sure(prepared, unseen, found, best) else best
         constants[family] = best
     static, static_j_s = best_static(prepared, training, static_evaluations, progress)
     return Tuned(constants, static, {**{f: cost[c] for f, c in constants.items()}, "static": static_j_s})
+
+
+def gains_for_sure(prepared: Prepared, unseen: list[Episode], found: Constants, before: Constants) -> bool:
+    """Return whether `found` is better by more than a standard error over episodes that no search has seen."""
+    j_s = [play(prepared, unseen, "train", priced_plans(c, prepared)).j_s for c in (found, before)]
+    beyond_s = j_s[0] - j_s[1]
+    return bool(beyond_s.mean() + beyond_s.std(ddof=1) / math.sqrt(len(beyond_s)) < 0.0)
 
 
 def search(
@@ -241,11 +252,11 @@ class Args:
 
     scenario: str
     """Name of a scenario, or a TOML file."""
-    episodes: int = 16
+    episodes: int = 32
     """Training episodes; every candidate plays the same ones."""
     seed: int = 0
     """Seed of the episodes and of the search."""
-    evaluations: int = 40
+    evaluations: int = 100
     """Candidates of each family of constants."""
     static_evaluations: int = 300
     """Candidates of the static plan."""
