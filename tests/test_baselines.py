@@ -19,7 +19,7 @@ from baselines.priced import Constants, load_constants, load_static, prices
 from baselines.registry import COMPETITORS, exact_planner, make_policy
 from baselines.risk import mean_wait_s, risk_prices
 from baselines.schedule import EveryEpoch, Static
-from baselines.tune import tune
+from baselines.tune import gains_for_sure, tune
 from sat_env.evaluation.runner import Reference, episodes, run_episode
 from sat_env.faults import outage_law
 from sat_env.plan import Plan
@@ -103,6 +103,15 @@ def test_tuning_nests_and_repeats():
     assert first.j_s["static"] == replayed
     equal = play(prepared, chosen, "train", fixed_plans([2, 4, 6, 8, 10, 12], [0] * 6)).j_s.mean()
     assert replayed <= equal
+
+
+def test_what_does_not_gain_for_sure_is_not_kept():
+    scenario = busy(**{"episode_epochs": 10})
+    prepared, unseen = prepare(scenario), episodes(scenario, "train", 4, 1)
+    plain, declines_all = Constants(), Constants(decline=1e9)
+    assert gains_for_sure(prepared, unseen, plain, declines_all)
+    assert not gains_for_sure(prepared, unseen, declines_all, plain)
+    assert not gains_for_sure(prepared, unseen, plain, plain)
 
 
 def test_tuned_constants_are_read():
