@@ -231,10 +231,8 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     )
     if found.config == args.config:
         console.print("the defaults stay")
-    else:
-        console.print(
-            f"hyper-parameters: {tuning.write_config(run, found, shlex.join(['python', 'train.py', *sys.argv[1:]]))}"
-        )
+    path = tuning.write_config(run, found, shlex.join(["python", "train.py", *sys.argv[1:]]))
+    console.print(f"hyper-parameters: {path}")
 
 
 def export(folder: Path) -> None:

@@ -205,16 +205,26 @@ def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, mo
     saved = json.loads(path.read_text())
     assert saved["prices"] == {"gamma": 0.5}
     assert saved["found"]["prices"]["command"] == "python train.py --tune 7"
+    # A second search starts there and keeps what it does not change; one that finds nothing is on record too.
+    again = run._replace(config=better)
+    found = tuning.Found(dataclasses.replace(better, update_epochs=3), 0.5, 1.0, 9, 0)
+    tuning.write_config(again, found, "python train.py --tune 9")
+    assert default_config("prices", run.scenario.name) == found.config
+    vain = run._replace(algorithm="choice", config=DEFAULTS["choice"])
+    tuning.write_config(
+        vain, tuning.Found(vain.config, 2.0, 2.0, 7, 3), "python train.py --tune 7 --algo choice"
+    )
+    assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
 
 
 def test_configs_that_ship_are_hyper_parameters_with_their_command():
     for path in (ROOT / "agents" / "configs").glob("*.json"):
         saved = json.loads(path.read_text())
-        for algorithm in set(saved) - {"found"}:
-            assert default_config(algorithm, path.stem) != DEFAULTS[algorithm]
-            found = saved["found"][algorithm]
+        assert set(saved) - {"found"} == set(saved["found"])
+        for algorithm, found in saved["found"].items():
+            better = default_config(algorithm, path.stem) != DEFAULTS[algorithm]
+            assert better == (found["j_s"] < found["default_j_s"] * (1 - tuning.MIN_GAIN))
             assert found["command"].startswith(("python train.py ", "python -m agents.study "))
-            assert found["j_s"] < found["default_j_s"]
             assert found["scenario_hash"] == load_scenario(path.stem).hash()
 
 
