@@ -219,13 +219,15 @@ class Judge(BaseCallback):
 def write_config(run: Run, found: Found, command: str, folder: Path | None = None) -> Path:
     """Write what differs from the defaults to ``configs/SCENARIO.json``, with the command that found it.
 
-    Where the defaults stay the file says that they were searched.
+    Where the defaults stay the file says that they were searched; what an earlier search found stays with its record.
     """
     path = (folder or agents.config.CONFIGS_DIR) / f"{run.scenario.name}.json"
     saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     changes = {
         name: value for name, value in asdict(found.config).items() if value != getattr(run.config, name)
     }
+    if not changes and run.algorithm in saved:
+        return path
     saved[run.algorithm] = saved.get(run.algorithm, {}) | changes
     saved.setdefault("found", {})[run.algorithm] = {
         "command": command,

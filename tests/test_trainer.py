@@ -215,6 +215,12 @@ def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, mo
         vain, tuning.Found(vain.config, 2.0, 2.0, 7, 3), "python train.py --tune 7 --algo choice"
     )
     assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
+    tuning.write_config(
+        again._replace(config=found.config),
+        found._replace(j_s=0.5, default_j_s=0.5),
+        "python train.py --tune 11",
+    )
+    assert json.loads(path.read_text())["found"]["prices"]["command"] == "python train.py --tune 9"
 
 
 def test_configs_that_ship_are_hyper_parameters_with_their_command():
