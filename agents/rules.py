@@ -1,4 +1,4 @@
-"""Price rules: the tuned planner's prices as functions of what is known at a decision, some thirty numbers in all.
+"""Price rules: the tuned planner's prices as functions of what is known at a decision, twenty-seven numbers in all.
 
 Each price is its tuned constant times the exponential of a weighted sum of a few features. The price of energy
 differs between slots, by charge and light, and compute on a slot that is busy may cost extra. A rule of zeros is

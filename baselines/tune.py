@@ -253,7 +253,7 @@ class Args:
     scenario: str
     """Name of a scenario, or a TOML file."""
     episodes: int = 32
-    """Training episodes; every candidate plays the same ones."""
+    """Training episodes; every candidate plays the same ones, and as many others say whether what is found is kept."""
     seed: int = 0
     """Seed of the episodes and of the search."""
     evaluations: int = 100
