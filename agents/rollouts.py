@@ -34,8 +34,10 @@ from agents.prices import FEATURES, features, situation
 from agents.regression import FOLDS, Ensemble, fit, nothing
 from agents.rules import PriceRule, RuledPrices
 from baselines.batch import Plans
+from baselines.branches import futures
 from baselines.imagination import Imagination
 from baselines.priced import Constants
+from sat_env.handles import Handle
 from sat_env.problem import Problems
 from sat_env.simulator import NO_PLAN, Simulator, Snapshot
 from sat_env.world import Prepared, World
@@ -238,11 +240,12 @@ class Rollouts:
         """Make what is not part of the state."""
         self.prepared = prepared
         self.ahead = prepared.scenario.forecast_epochs
+        self.handle = Handle(prepared.world)
         self.interface = LearnedRollouts(prepared.world, self.ahead, self.constants, self.rule)
         self.folds = np.arange(self.config.num_envs) % FOLDS
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("prepared", "interface", "logger")
+        made = ("prepared", "handle", "interface", "logger")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -357,22 +360,23 @@ class Rollouts:
     def futures_s(self, which: Ints, cuts: Ints, levels: Ints) -> Array:
         """Return (F,) what a plan costs on the true trace: its job, those that follow, and what the critic says."""
         assert self.critic is not None
-        branched = Simulator(self.prepared, len(which), self.simulator.split)
-        branched.restore(rows_of(self.simulator.snapshot(), which))
-        follow = self.interface.follow
-        total = np.zeros(len(which))
-        for h in range(self.config.branch_epochs):
-            running = ~branched.over
-            if not running.any():
-                return total
-            plans = (cuts, levels) if h == 0 else follow(branched.world, branched.problems)
-            branched.step(*plans)
-            total[running] += branched.outcome.latency_s[running]
-        ahead = ~branched.over
-        if ahead.any():
-            left = branched.problems.epochs_left[ahead] / self.config.value_epochs
-            seen = situation(branched.world, branched.problems, self.ahead)[ahead]
-            total[ahead] += self.critic.predict(seen) * np.minimum(left, 1.0)
+        world, config = self.prepared.world, self.config
+        start = rows_of(self.simulator.snapshot(), which)
+        beyond = start.problems.epochs_left - config.branch_epochs  # jobs that no branch reaches
+        jobs = futures(
+            world,
+            self.handle,
+            start.trace,
+            start.state,
+            start.problems,
+            (cuts, levels),
+            config.branch_epochs,
+            self.interface.follow,
+        )
+        total: Array = sum(jobs, start=np.zeros(len(which)))
+        if beyond.any():
+            seen = situation(world, start.problems, self.ahead)
+            total += self.critic.predict(seen) * np.clip(beyond / config.value_epochs, 0.0, 1.0)
         return total
 
     def learn(self) -> None:
