@@ -372,7 +372,10 @@ def rained_on(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-unty
 
 @kernel
 def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
-    """Put in place of the true busy times of world `b` what an observer expects of them."""
+    """Put in place of the true busy times of world `b` what an observer expects of them.
+
+    What running jobs will still draw is forgotten too: how long they run is not known.
+    """
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
     residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     fill(state.link_next_s[b], now)
@@ -385,6 +388,9 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
         state.busy_s[b, v] = now + wait
         state.expected_busy_s[b, v] = now + wait
         state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
+        booked, span = state.battery_epoch[b, v], state.draw_j.shape[2]
+        for epoch in range(max(state.epoch[b], booked), booked + span):
+            state.draw_j[b, v, epoch % span] = 0.0
         state.slots_free_s[b] = max(state.slots_free_s[b], now + wait)
     state.links_free_s[b] = now
     for w in range(state.link_busy_s.shape[1]):

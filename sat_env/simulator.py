@@ -45,7 +45,6 @@ from sat_env.reward import TERMS, reward_terms
 from sat_env.state import State, empty_outcome, empty_state
 from sat_env.trace import (
     INITIAL_INTERVALS,
-    STREAM_LINKS,
     STREAM_WINDOW,
     Trace,
     draw_trace,
@@ -53,7 +52,6 @@ from sat_env.trace import (
     key_of_stream,
     redraw_links,
     redraw_rest,
-    stream_key,
     uniform,
 )
 from sat_env.world import Prepared, World, prepare
@@ -633,7 +631,6 @@ class Simulator:
                 f"{snapshot.state.battery_j.shape[1]} satellites: must be of the same scenario and "
                 f"{self.worlds} worlds"
             )
-        self._grow_trace(snapshot.trace.link_down_s.shape[2], snapshot.trace.reset_s.shape[2])
         self.trace = copy_arrays(snapshot.trace)
         self.state = copy_arrays(snapshot.state)
         self._problems = copy_arrays(snapshot.problems)
@@ -669,22 +666,34 @@ class Simulator:
             links, nodes = self.world.window_links[window], self.world.window_nodes[window]
             first = int(self.state.start[b])
             anomaly = contacts.anomaly[first : first + self.world.episode_epochs]
-            key = np.uint64(stream_key(np.uint64(seed + b), 0, STREAM_LINKS))
             while True:
                 horizon_s = copy.trace.downlink_factor.shape[1] * self.world.epoch_s
                 intervals = redraw_links(
                     law,
                     outages,
-                    key,
+                    self.seeds[b],
+                    self.episodes[b] - 1,
+                    np.uint64(seed + b),
                     links,
+                    contacts.link_ends,
                     contacts.link_is_downlink,
+                    contacts.plane,
                     now,
                     horizon_s,
                     copy.trace.link_down_s[b],
                 )
                 fresh = np.empty(copy.trace.reset_s.shape[2] + 8)
                 resets = redraw_rest(
-                    law, np.uint64(seed + b), now, t, nodes, anomaly, copy.handles.trace, b, fresh
+                    law,
+                    np.uint64(seed + b),
+                    now,
+                    t,
+                    nodes,
+                    contacts.plane,
+                    anomaly,
+                    copy.handles.trace,
+                    b,
+                    fresh,
                 )
                 if intervals <= copy.trace.link_down_s.shape[2] and resets <= copy.trace.reset_s.shape[2]:
                     break

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 ) = range(10)
 
 FAR_COUNTER = 1 << 40  # counters of the draws made by rejection, out of the way of the others
+IMAGINED = -1  # the episode whose streams imagined futures are drawn from: none that is ever played
 INITIAL_INTERVALS = 4  # outages kept per link before the arrays grow
 
 
@@ -302,11 +303,12 @@ def draw_trace(  # type: ignore[no-untyped-def]
             node = link_ends[link, side]
             if node < n_nodes:
                 lost = min(lost, loss_time_s(key_loss, key_plane, law, node, planes[node], n_nodes))
-        if link_is_downlink[link]:
-            if lost < math.inf:
-                trace.link_down_s[b, w, 0, 0] = lost
-            continue
-        count = draw_link(outages, key, link, horizon_s, trace.link_down_s[b, w], lost)
+        count = 0
+        if not link_is_downlink[link]:
+            count = draw_link(outages, key, link, horizon_s, trace.link_down_s[b, w], lost)
+        elif lost < math.inf:
+            trace.link_down_s[b, w, 0, 0] = lost
+            count = 1
         if law.logged.shape[0] > 0:
             start_s = window * n_epochs * law.epoch_s
             count = add_logged(law.logged, link, start_s, horizon_s, trace.link_down_s[b, w], count)
@@ -388,46 +390,92 @@ def draw_resets(key, node, law, anomaly, horizon_s, into):  # type: ignore[no-un
     return count
 
 
+@part
+def link_loss_s(key_loss, key_plane, law, link_ends, link, planes):  # type: ignore[no-untyped-def]
+    """Return when the first satellite at an end of a link is lost; inf: never."""
+    lost_s = math.inf
+    for side in range(2):
+        node = link_ends[link, side]
+        if node < planes.shape[0]:
+            lost_s = min(lost_s, loss_time_s(key_loss, key_plane, law, node, planes[node], planes.shape[0]))
+    return lost_s
+
+
+@part
+def redraw_running(outages, key, link, age_s):  # type: ignore[no-untyped-def]
+    """Draw the length of an outage that has lasted `age_s` so far: by rejection of shorter ones."""
+    longest_s = max(outages.high_s, outages.tail_high_s if outages.tail_share > 0.0 else 0.0)
+    if age_s >= longest_s:
+        return age_s
+    counter = np.int64(FAR_COUNTER)
+    length_s = down_time_s(outages, key, link, counter)
+    while length_s <= age_s:
+        counter += 2
+        length_s = down_time_s(outages, key, link, counter)
+    return length_s
+
+
 @kernel
-def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, link_down_s):  # type: ignore[no-untyped-def]
+def redraw_links(  # type: ignore[no-untyped-def]
+    law,
+    outages,
+    true_seed,
+    true_episode,
+    seed,
+    links,
+    link_ends,
+    link_is_downlink,
+    planes,
+    now,
+    horizon_s,
+    link_down_s,
+):
     """Replace what ``link_down_s`` (W, n, 2) holds beyond `now` by a fresh draw, given what is seen now.
 
     An outage in progress goes on for a fresh length above its age; a link that is up stays up for an
-    exponential time. Permanent losses that have happened stay. Returns the intervals needed.
+    exponential time. Losses that have happened stay, and of the true trace (`true_seed`, `true_episode`) nothing
+    but those is looked at; satellites that live are lost after a fresh time, and their links with them. Returns the
+    intervals needed.
     """
     capacity = link_down_s.shape[1]
+    true_loss = key_of_stream(true_seed, true_episode, STREAM_LOSS)
+    true_plane = key_of_stream(true_seed, true_episode, STREAM_PLANE_LOSS)
+    key_loss = key_of_stream(seed, IMAGINED, STREAM_LOSS)
+    key_plane = key_of_stream(seed, IMAGINED, STREAM_PLANE_LOSS)
+    key = key_of_stream(seed, IMAGINED, STREAM_LINKS)
     needed = 0
     for w in range(links.shape[0]):
+        link = links[w]
+        if link < 0:
+            continue
         count = 0
         while count < capacity and link_down_s[w, count, 0] <= now:
             count += 1
+        if link_loss_s(true_loss, true_plane, law, link_ends, link, planes) <= now:
+            needed = max(needed, count)
+            continue  # its last interval never ends
+        lost_s = now + link_loss_s(key_loss, key_plane, law, link_ends, link, planes)
         t = now
-        counter = FAR_COUNTER
         if count > 0 and link_down_s[w, count - 1, 1] > now:
             start = link_down_s[w, count - 1, 0]
-            if link_down_s[w, count - 1, 1] == math.inf or links[w] < 0:
-                t = math.inf
-            else:
-                longest = max(outages.high_s, outages.tail_high_s if outages.tail_share > 0.0 else 0.0)
-                length = longest
-                if now - start < longest:
-                    length = down_time_s(outages, key, links[w], counter)
-                    while length <= now - start:
-                        counter += 2
-                        length = down_time_s(outages, key, links[w], counter)
-                t = max(start + length, now)
-                link_down_s[w, count - 1, 1] = t
-        random = links[w] >= 0 and not link_is_downlink[links[w]] and outages.up_mean_s > 0.0
-        counter = 0
-        t = t + exponential(key, links[w], 0, outages.up_mean_s) if random else math.inf
-        while t < horizon_s:
-            end = t + down_time_s(outages, key, links[w], counter + 1)
+            t = max(start + redraw_running(outages, key, link, now - start), now)
+            link_down_s[w, count - 1, 1] = t if t < lost_s else math.inf
+        random = not link_is_downlink[link] and outages.up_mean_s > 0.0
+        counter = np.int64(0)
+        t = t + exponential(key, link, counter, outages.up_mean_s) if random else math.inf
+        while t < horizon_s and t < lost_s:
+            end = t + down_time_s(outages, key, link, counter + 1)
             if count < capacity:
                 link_down_s[w, count, 0] = t
-                link_down_s[w, count, 1] = end
+                link_down_s[w, count, 1] = end if end < lost_s else math.inf
             count += 1
             counter += 3
-            t = end + exponential(key, links[w], counter, outages.up_mean_s)
+            t = end + exponential(key, link, counter, outages.up_mean_s)
+        if lost_s < math.inf and not (0 < count <= capacity and link_down_s[w, count - 1, 1] == math.inf):
+            if count < capacity:
+                link_down_s[w, count, 0] = lost_s
+                link_down_s[w, count, 1] = math.inf
+            count += 1
         for n in range(min(count, capacity), capacity):
             link_down_s[w, n, 0] = math.inf
             link_down_s[w, n, 1] = math.inf
@@ -436,7 +484,7 @@ def redraw_links(law, outages, key, links, link_is_downlink, now, horizon_s, lin
 
 
 @kernel
-def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ignore[no-untyped-def]
+def redraw_rest(law, seed, now, t, nodes, planes, anomaly, trace, b, fresh):  # type: ignore[no-untyped-def]
     """Replace the resets, losses, jobs and weather of world `b` beyond `now` (epoch `t`) by a fresh draw.
 
     ``fresh`` (m + 8,) is work space for the m resets a satellite of the trace has room for.
@@ -444,10 +492,13 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
     """
     horizon_s = trace.downlink_factor.shape[1] * law.epoch_s
     needed = 0
-    key = key_of_stream(seed, 0, STREAM_RESETS)
+    key_loss = key_of_stream(seed, IMAGINED, STREAM_LOSS)
+    key_plane = key_of_stream(seed, IMAGINED, STREAM_PLANE_LOSS)
+    key = key_of_stream(seed, IMAGINED, STREAM_RESETS)
     for v in range(nodes.shape[0]):
-        if trace.lost_s[b, v] > now:
-            trace.lost_s[b, v] = math.inf
+        if nodes[v] >= 0 and trace.lost_s[b, v] > now:
+            fresh_s = loss_time_s(key_loss, key_plane, law, nodes[v], planes[nodes[v]], planes.shape[0])
+            trace.lost_s[b, v] = now + fresh_s
         count = 0
         while count < trace.reset_s.shape[2] and trace.reset_s[b, v, count] <= now:
             count += 1
@@ -462,8 +513,8 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
         for i in range(min(count, trace.reset_s.shape[2]), trace.reset_s.shape[2]):
             trace.reset_s[b, v, i] = math.inf
         needed = max(needed, count)
-    key = key_of_stream(seed, 0, STREAM_ARRIVALS)
-    content = key_of_stream(seed, 0, STREAM_CONTENT)
+    key = key_of_stream(seed, IMAGINED, STREAM_ARRIVALS)
+    content = key_of_stream(seed, IMAGINED, STREAM_CONTENT)
     change = -0.5 * math.expm1(-2.0 * law.epoch_s / law.burst_mean_s)
     state = 1.0 if trace.items[b, t] >= law.items_mean else -1.0
     for e in range(t + 1, trace.items.shape[1]):
@@ -471,8 +522,8 @@ def redraw_rest(law, seed, now, t, nodes, anomaly, trace, b, fresh):  # type: ig
             state = -state
         trace.items[b, e] = max(1.0, round(law.items_mean * (1.0 + law.burst * state)))
         trace.content[b, e] = log_normal(content, 0, e, law.content_sigma)
-    weather = key_of_stream(seed, 0, STREAM_WEATHER)
-    rain = key_of_stream(seed, 0, STREAM_RAIN)
+    weather = key_of_stream(seed, IMAGINED, STREAM_WEATHER)
+    rain = key_of_stream(seed, IMAGINED, STREAM_RAIN)
     spread = math.sqrt(1.0 - law.rain_keep * law.rain_keep)
     for s in range(trace.downlink_factor.shape[2]):
         for e in range(t + 1, trace.downlink_factor.shape[1]):

@@ -222,6 +222,11 @@ def test_imagination_starts_from_what_is_known_and_tells_nothing_of_the_trace(ha
     open_ends = np.isinf(twin.trace.link_down_s[..., 1]) & np.isfinite(twin.trace.link_down_s[..., 0])
     twin.trace.link_down_s[..., 1][open_ends] = now + 500.0  # outages in progress: another end
     twin.trace.items[0, 9:] += 30
+    twin.trace.lost_s[twin.trace.lost_s > now] = np.inf
+    state, span = twin.state, twin.state.draw_j.shape[2]
+    for v, booked in enumerate(state.battery_epoch[0]):
+        ahead = np.arange(max(booked, state.epoch[0]), booked + span)
+        state.draw_j[0, v, ahead % span] += 1000.0  # what running jobs will still draw
     other = twin.imagine(5)
     plans = [random_plans(sim, rng) for _ in range(8)]
     for plan in plans:
@@ -239,6 +244,49 @@ def test_imagination_starts_from_what_is_known_and_tells_nothing_of_the_trace(ha
     assert len({future.trace.link_down_s.tobytes() for future in futures}) == 8
 
 
+def test_imagination_by_the_seed_of_the_episode_is_not_the_episode(harsh):
+    sim = simulator(harsh, seed=5)
+    sim.step(*random_plans(sim, np.random.default_rng(0)))
+    imagined = sim.imagine(5).trace
+    for name in ("items", "content", "reset_s", "link_down_s", "downlink_factor"):
+        assert not np.array_equal(getattr(sim.trace, name), getattr(imagined, name)), name
+
+
+def test_imagined_satellites_are_lost_as_often_as_true_ones_and_take_their_links_along():
+    prepared = prepare(
+        small(load_scenario("WalkerHarsh"), **{"faults.loss_mtbf_s": 4000.0, "faults.link_up_mean_s": 60.0})
+    )
+    sim = Simulator(prepared, 64, "train")
+    sim.begin(seeds=np.arange(64, dtype=np.uint64))
+    for _ in range(8):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    now_s, horizon_s = 8 * sim.world.epoch_s, 24 * sim.world.epoch_s
+    imagined = sim.imagine(1000).trace
+    gone = sim.trace.lost_s <= now_s
+    assert gone.any()
+    np.testing.assert_array_equal(imagined.lost_s[gone], sim.trace.lost_s[gone])
+    seen = sim.world.window_nodes[sim.trace.window] >= 0
+    lost = ((imagined.lost_s > now_s) & (imagined.lost_s < horizon_s))[seen & ~gone]
+    expected = -np.expm1(-(horizon_s - now_s) / 4000.0)
+    assert abs(lost.mean() - expected) < 4 * np.sqrt(expected / lost.size)
+    ends = prepared.contacts.link_ends[sim.world.window_links[sim.trace.window]]
+    for trace in (sim.trace, imagined):
+        for b, w in np.ndindex(trace.link_down_s.shape[:2]):
+            link_s = min(
+                (
+                    trace.lost_s[b, list(sim.world.window_nodes[sim.trace.window[b]]).index(node)]
+                    for node in ends[b, w]
+                    if sim.world.window_links[sim.trace.window[b], w] >= 0
+                    and node in sim.world.window_nodes[sim.trace.window[b]]
+                ),
+                default=np.inf,
+            )
+            if link_s < horizon_s:
+                down = trace.link_down_s[b, w]
+                last = down[np.isfinite(down[:, 0])][-1]
+                assert last[0] <= link_s and last[1] == np.inf
+
+
 def test_recorded_outages_are_played_back(tmp_path):
     base = small(load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0})
     contacts = prepare(base).contacts
@@ -246,12 +294,19 @@ def test_recorded_outages_are_played_back(tmp_path):
     a, b = (contacts.names[node] for node in contacts.link_ends[link])
     log = tmp_path / "log.csv"
     log.write_text(
-        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,500,600\n"
+        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,200,300\n"
     )
     sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(log)})), 1, "train")
     sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
     assert sim.trace.link_down_s[0, 0, 0].tolist() == [30.0, 70.0]
-    assert sim.trace.link_down_s[0, 0, 1].tolist() == ([500.0, 600.0] if 500 < 24 * 20 else [np.inf, np.inf])
+    links = sim.world.window_links[0]
+    of_a = [
+        w for w, this in enumerate(links) if this >= 0 and contacts.names.index(a) in contacts.link_ends[this]
+    ]
+    assert any(contacts.link_is_downlink[links[w]] for w in of_a)
+    for w in of_a:
+        down = sim.trace.link_down_s[0, w].tolist()
+        assert down[:2] == ([[30.0, 70.0], [200.0, 300.0]] if w == 0 else [[200.0, 300.0], [np.inf, np.inf]])
     log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
     with pytest.raises(ValueError, match="line 2 = 'nobody'"):
         prepare(base.replace(**{"faults.outage_log": str(log), "episode_epochs": 21}))
