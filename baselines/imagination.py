@@ -82,10 +82,10 @@ def imagined_traces(world: World, now: Problems) -> Trace:
     burst = (now.items - world.items_mean)[:, None]
     trace.items[ahead >= 0] = (world.items_mean + burst * decay)[ahead >= 0]
     trace.content[each, t] = now.content
-    # The weather now, as far as a route of this epoch shows it.
-    station = world.route_station[now.epoch, 0, :, slots]  # (N, K+1)
-    clear_bps = world.route_rate_bps[now.epoch, 0, 0, :, slots]
-    shown = (station[:, :slots] >= 0) & (clear_bps[:, :slots] > 0) & (now.primary_up[:, :, slots] > 0)
+    # The weather now, as far as a route of this epoch shows it: at least so good, where another link is slower.
+    station = world.route_station[now.epoch, 0, :, slots]  # (N, K)
+    clear_bps = world.downlink_bps[now.epoch, 0, 0]
+    shown = (station >= 0) & (clear_bps > 0) & (now.primary_up[:, :, slots] > 0)
     for i in range(slots):
         rows = each[shown[:, i]]
         share = now.rate_bps[rows, i, slots] / clear_bps[rows, i]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sat_env.kernels import part, small
-from sat_env.knowledge import downlink_share, meet_outages
+from sat_env.knowledge import ground_bps, meet_outages
 from sat_env.pipeline import COMPUTE_END
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
@@ -141,7 +141,7 @@ def calm_hops(world, trace, state, job, b, stages, stage_slot):  # type: ignore[
         j = stage_slot[s + 1]
         rate = route_bps[i, j]
         if station[i, j] >= 0:
-            rate *= downlink_share(world, trace, b, epoch, t, np.int64(0), i, j)
+            rate = ground_bps(world, trace, b, epoch, t, np.int64(0), np.int64(0), i)
         if rate <= 0.0:
             until = now
         job_rate_bps[s, 0, 0] = rate
@@ -215,7 +215,7 @@ def give_routes(world, trace, state, job, b, stages, stage_slot):  # type: ignor
             for h in range(job_rate_bps.shape[2]):
                 rate = route_bps[h, q, i, j]
                 if station[q, i, j] >= 0:
-                    rate *= downlink_share(world, trace, b, epoch, t + h, q, i, j)
+                    rate = ground_bps(world, trace, b, epoch, t, h, q, i)
                 job_rate_bps[s, q, h] = rate
             job_latency_s[s, q] = latency_s[q, i, j]
             for x in range(job_links.shape[2]):
@@ -276,9 +276,13 @@ def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end): 
     if world.tokens > 0.0:
         loop += return_latency_s(problems, row, stages, stage_slot, stage_end)
         until = now + min(last + world.tokens * max(loop, m * slowest), world.deadline_s)
-        for s in range(stages - 1):
-            v = world.chain[epoch, stage_slot[s]]
-            if stage_end[s] > (stage_end[s - 1] if s > 0 else 0):
+        for s in range(stages):
+            if stage_end[s] == (stage_end[s - 1] if s > 0 else 0):
+                continue
+            if stage_slot[s] == slots:
+                state.expected_ground_busy_s[b] = max(state.expected_ground_busy_s[b], until)
+            else:
+                v = world.chain[epoch, stage_slot[s]]
                 state.expected_busy_s[b, v] = max(state.expected_busy_s[b, v], until)
 
 

@@ -236,7 +236,7 @@ def see_hops(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
     for i in range(slots):
         p += slots - i  # the hop to the ground is the last of a row
         if station[i, slots] >= 0:
-            rate_bps[p] *= downlink_share(world, trace, b, epoch, t, np.int64(0), i, slots)
+            rate_bps[p] = ground_bps(world, trace, b, epoch, t, np.int64(0), np.int64(0), i)
     for p in range(rate_bps.shape[0]):
         # Down for longer is further below 0: the least of all links is what counts.
         up_s = math.inf
@@ -274,7 +274,7 @@ def see_backups(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
                 continue
             rate = route_bps[i, j]
             if station[i, j] >= 0:
-                rate *= downlink_share(world, trace, b, epoch, t, np.int64(1), i, j)
+                rate = ground_bps(world, trace, b, epoch, t, np.int64(0), np.int64(1), i)
             hops.backup_bps[p] = rate
             if rate > 0.0 and hops.primary_up[p] == 0.0:
                 wait = 0.0
@@ -347,17 +347,19 @@ def see_outage(world, trace, b, link, now, n, hops):  # type: ignore[no-untyped-
 
 
 @small
-def downlink_share(world, trace, b, epoch, t, q, i, j):  # type: ignore[no-untyped-def]
-    """Return the share of the clear-sky rate that the downlink of a route (of `epoch`) gives at epoch `t`.
+def ground_bps(world, trace, b, epoch, t, h, q, i):  # type: ignore[no-untyped-def]
+    """Return the rate `h` epochs after `t` of a route (of `epoch`) from slot `i` to a station.
 
-    That is the fade of its slice, and rain on its way.
+    Fade and rain take from its downlink; the links between satellites on its way carry no more for a good one.
     """
-    station = world.route_station[epoch, q, i, j]
-    factor = trace.downlink_factor[b, t, station]
-    if not world.law.rain:
-        return factor
-    elevation_deg, range_km = world.route_elevation_deg[epoch, q, i, j], world.route_range_km[epoch, q, i, j]
-    return rained_on(factor, trace.rain_db[b, t, station], elevation_deg, range_km)
+    slots = world.chain.shape[1]
+    station = world.route_station[epoch, q, i, slots]
+    share = trace.downlink_factor[b, t + h, station]
+    if world.law.rain:
+        elevation_deg = world.route_elevation_deg[epoch, q, i, slots]
+        range_km = world.route_range_km[epoch, q, i, slots]
+        share = rained_on(share, trace.rain_db[b, t + h, station], elevation_deg, range_km)
+    return min(world.relay_bps[epoch, h, q, i], world.downlink_bps[epoch, h, q, i] * share)
 
 
 @part

@@ -44,6 +44,8 @@ class World(NamedTuple):
     # what orbits determine
     chain: Ints  # (E, K) window-local satellite of each slot
     route_rate_bps: Array  # (E, H, 2, K, K+1)
+    relay_bps: Array  # (E, H, 2, K) slowest satellite link of the routes to the ground
+    downlink_bps: Array  # (E, H, 2, K) their downlink, clear sky
     route_latency_s: Array  # (E, 2, K, K+1)
     hop_rate_bps: Array  # (E, P) of the primary routes now, by hop as `problem.Hops`
     hop_latency_s: Array  # (E, P) likewise
@@ -225,6 +227,8 @@ def _world(
         micro_batches=jobs.micro_batches,
         chain=chain,
         route_rate_bps=np.ascontiguousarray(contacts.route_rate_bps, np.float64),
+        relay_bps=contacts.relay_bps,
+        downlink_bps=contacts.downlink_bps,
         route_latency_s=np.ascontiguousarray(contacts.route_latency_s, np.float64),
         hop_rate_bps=_by_hop(contacts.route_rate_bps[:, 0, 0]),
         hop_latency_s=_by_hop(contacts.route_latency_s[:, 0]),

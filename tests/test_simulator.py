@@ -11,6 +11,7 @@ from conftest import random_plans, simulator, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sat_env.commands import swap_model
 from sat_env.planning.exact import solve
 from sat_env.planning.predict import predict
 from sat_env.scenario import load_scenario
@@ -330,3 +331,35 @@ def test_rain_slows_the_downlink_and_nothing_else():
     assert (theirs.problems.rate_bps[0, :, slots] < mine.problems.rate_bps[0, :, slots]).any()
     between = np.triu_indices(slots, 1)
     assert np.array_equal(mine.problems.rate_bps[0][between], theirs.problems.rate_bps[0][between])
+
+
+def test_a_good_downlink_does_not_speed_up_the_links_before_it():
+    scenario = small(
+        load_scenario("WalkerOutage"),
+        **{"ground.fade_sigma": 0.8, "links.rate_bps": 1e5, "ground.rate_bps": 2e5, "ground.share": 1.0},
+    )
+    sim = Simulator(prepare(scenario), 32, "train")
+    sim.begin(seeds=np.arange(32, dtype=np.uint64))
+    shares = sim.trace.downlink_factor[np.arange(32), 0]
+    here = sim.state.epoch
+    relay_bps, downlink_bps = sim.world.relay_bps[here, 0, 0], sim.world.downlink_bps[here, 0, 0]
+    station = sim.world.route_station[here, 0, :, sim.slots]
+    share = np.take_along_axis(shares, np.maximum(station, 0).astype(np.int64), axis=1)
+    expected = np.where(station >= 0, np.minimum(relay_bps, downlink_bps * share), 0.0)
+    limited = (station >= 0) & (relay_bps < downlink_bps * share)
+    assert limited.any() and (limited & (relay_bps < np.inf)).any() and not limited.all()
+    up = sim.problems.primary_up[:, :, sim.slots] > 0
+    np.testing.assert_array_equal(sim.problems.rate_bps[:, :, sim.slots][up], expected[up])
+
+
+def test_the_ground_is_expected_to_decode_as_long_as_it_does():
+    """On a calm world the nominal pipeline is what happens: also where the ground holds the last blocks."""
+    calm = {"faults.link_up_mean_s": 0.0, "faults.reset_mtbf_s": 0.0, "ground.fade_sigma": 0.0}
+    light = {"jobs.items": 20.0, "jobs.generated_tokens": 400, "ground.rate_bps": 1e9, "ground.share": 1.0}
+    llm = swap_model(load_scenario("WalkerRush"), "llama-3.2-1b")
+    sim = simulator(prepare(small(llm, **calm, **light)), seed=3)
+    cuts = np.full((1, sim.slots), len(sim.world.block_flops) // 2, np.int64)
+    sim.step(cuts, np.zeros_like(cuts))
+    assert sim.outcome.failed[0] == 0.0
+    assert sim.state.ground_busy_s[0] == pytest.approx(sim.outcome.latency_s[0])
+    assert sim.state.expected_ground_busy_s[0] == pytest.approx(sim.state.ground_busy_s[0])

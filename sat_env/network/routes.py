@@ -60,6 +60,8 @@ class ContactPlan:
     route_rate_bps: (
         Floats  # (E, H, 2, K, K+1) at epoch e+h, of the route chosen at e; slowest link, clear sky
     )
+    relay_bps: Floats  # (E, H, 2, K) slowest link between satellites of the routes to the ground; inf: none
+    downlink_bps: Floats  # (E, H, 2, K) their downlink under a clear sky
     route_latency_s: Floats  # (E, 2, K, K+1) propagation, and links.relay_s in every relay
     route_links: Ints  # (E, 2, K, K+1, X) from the slot onward, -1 padded
     route_station: Ints  # (E, 2, K, K+1) station of a route to the ground, else -1
@@ -152,6 +154,8 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
         time_s=time_s[:epochs],
         chain=chain,
         route_rate_bps=routes.rate_bps,
+        relay_bps=routes.relay_bps,
+        downlink_bps=routes.downlink_bps,
         route_latency_s=routes.latency_s,
         route_links=np.ascontiguousarray(routes.links[..., :longest]),
         route_station=routes.station,
@@ -287,6 +291,8 @@ class Routes(NamedTuple):
     """Routes of every pair of slots; the fields are those of `ContactPlan`."""
 
     rate_bps: Floats  # (E, H, 2, K, K+1)
+    relay_bps: Floats  # (E, H, 2, K)
+    downlink_bps: Floats  # (E, H, 2, K)
     latency_s: Floats  # (E, 2, K, K+1)
     links: Ints  # (E, 2, K, K+1, MAX_HOPS + 1)
     station: Ints  # (E, 2, K, K+1)
@@ -319,6 +325,8 @@ def _all_routes(
     shape = (epochs, 2, slots, slots + 1)
     routes = Routes(
         np.zeros((epochs, horizon, 2, slots, slots + 1)),
+        np.zeros((epochs, horizon, 2, slots)),
+        np.zeros((epochs, horizon, 2, slots)),
         np.zeros(shape),
         np.full((*shape, MAX_HOPS + 1), -1, np.int32),
         np.full(shape, -1, np.int32),
@@ -369,7 +377,11 @@ def _find_routes(
                     if found[0] < 0:
                         break
                     for h in range(horizon):
-                        routes.rate_bps[e, h, which, i, j] = _route_rate(found, sky, e + h, downlinks)
+                        relay_bps, downlink_bps = _route_rates(found, sky, e + h, downlinks)
+                        routes.rate_bps[e, h, which, i, j] = min(relay_bps, downlink_bps)
+                        if j == slots:
+                            routes.relay_bps[e, h, which, i] = relay_bps
+                            routes.downlink_bps[e, h, which, i] = downlink_bps
                     _bar(search.barred, found, np.bool_(True))
                 for which in range(2):
                     _bar(search.barred, routes.links[e, which, i, j], np.bool_(False))
@@ -466,22 +478,25 @@ def _best_exit(
 
 
 @inner
-def _route_rate(links: Ints, sky: Sky, t: int, downlinks: Downlinks) -> float:
-    """Return the rate at epoch `t` of a route: its slowest link, 0 once one is gone."""
+def _route_rates(links: Ints, sky: Sky, t: int, downlinks: Downlinks) -> tuple[float, float]:
+    """Return the rate at epoch `t` of a route's slowest link between satellites, and of its downlink.
+
+    0 once one is gone, inf where there is none.
+    """
     n_links, stations = sky.rate_bps.shape[1], sky.in_contact.shape[2]
-    slowest = np.inf
+    relay_bps, downlink_bps = np.inf, np.inf
     for link in links:
         if link < 0:
             break
         if link < n_links:
-            slowest = min(slowest, sky.rate_bps[t, link])
+            relay_bps = min(relay_bps, sky.rate_bps[t, link])
             continue
         n, s = (link - n_links) // stations, (link - n_links) % stations
         if downlinks.ideal_slot >= 0:
-            slowest = min(slowest, downlink_rate(downlinks, 90.0, downlinks.ideal_range_km))
+            downlink_bps = downlink_rate(downlinks, 90.0, downlinks.ideal_range_km)
         elif not sky.in_contact[t, n, s]:
-            return 0.0
+            downlink_bps = 0.0
         else:
             angle, length = look_angles(sky.positions_km[t, n], downlinks.places_km[s], downlinks.zeniths[s])
-            slowest = min(slowest, downlink_rate(downlinks, angle, length))
-    return slowest
+            downlink_bps = downlink_rate(downlinks, angle, length)
+    return relay_bps, downlink_bps
