@@ -18,7 +18,7 @@ from baselines.priced import Constants
 from sat_env.handles import Handle
 from sat_env.kernels import allocating_kernel, inner
 from sat_env.planning.costs import F64, costs_row, make_canonical
-from sat_env.planning.predict import makespan, plan_error, serve, transfer_s
+from sat_env.planning.predict import makespan, plan_error, serve, token_ratio, transfer_s
 from sat_env.problem import Problems, tabulate
 from sat_env.simulator import NO_PLAN
 from sat_env.world import World
@@ -37,33 +37,34 @@ MENU = np.array(
     ]
 )
 
-DESCRIPTION = (
-    "declined",
-    "makespan",  # up to the deadline
-    "late_makespan",  # up to twice the deadline
-    "busiest",  # compute of the busiest satellite
-    "compute",  # mean of the satellites
-    "on_ground",
-    "downlink",
-    "links",
-    "load",
-    "joules",  # tenths of a battery
-    "empty_compute",  # each satellite's weighed by how empty its battery is
-    "route_hops",  # tens
-    "wait",  # longest for a hop
-    "down",  # hops whose primary route is down
-    "age",  # logarithm of the time in that state, of the newest
-    "charge_after",  # lowest of the chain
-    "mode_margin",  # least charge left above the threshold of a power mode
-    "backlog_mean",  # of the satellites, past the next decision
-    "backlog_max",
-    "backlog_square",
-    "downlink_backlog",
-    "slots",  # share in use
-    "error",  # share of the budget
-    "moved",  # cuts against the plan before, share of the blocks
-)
-"""What is said of a candidate; seconds are relative to the epoch."""
+(
+    DECLINED,
+    MAKESPAN,  # up to the deadline
+    LATE_MAKESPAN,  # up to twice the deadline
+    BUSIEST,  # compute of the busiest satellite
+    COMPUTE,  # mean of the satellites
+    ON_GROUND,
+    DOWNLINK,
+    LINKS,
+    LOAD,
+    JOULES,  # tenths of a battery
+    EMPTY_COMPUTE,  # each satellite's weighed by how empty its battery is
+    ROUTE_HOPS,  # tens
+    WAIT,  # longest for a hop
+    DOWN,  # hops whose primary route is down
+    AGE,  # logarithm of the time in that state, of the newest
+    CHARGE_AFTER,  # lowest of the chain
+    MODE_MARGIN,  # least charge left above the threshold of a power mode
+    BACKLOG_MEAN,  # of the satellites, past the next decision
+    BACKLOG_MAX,
+    BACKLOG_SQUARE,
+    DOWNLINK_BACKLOG,
+    SLOTS,  # share in use
+    ERROR,  # share of the budget
+    MOVED,  # cuts against the plan before, share of the blocks
+) = range(24)
+"""What is said of a candidate, by column; seconds are relative to the epoch."""
+DESCRIPTIONS = MOVED + 1
 
 
 class Candidates(NamedTuple):
@@ -72,7 +73,7 @@ class Candidates(NamedTuple):
     cuts: Ints  # (N, C, K) a first cut of NO_PLAN declines
     levels: Ints  # (N, C, K)
     offered: NDArray[np.bool_]  # (N, C) not a repetition of one before, and feasible; the first always is
-    described: Flat  # (N, C, len(DESCRIPTION))
+    described: Flat  # (N, C, DESCRIPTIONS)
 
 
 class CandidateMaker:
@@ -120,7 +121,7 @@ class CandidateMaker:
         cuts[~(found.makespan_s.reshape(n, plans)[:, 0] <= longest_s), 0, 0] = NO_PLAN
         cuts[:, -2], levels[:, -2] = problems.previous_cuts, problems.previous_levels
         cuts[:, -1, 0] = NO_PLAN
-        described = np.zeros((n, self.count, len(DESCRIPTION)))
+        described = np.zeros((n, self.count, DESCRIPTIONS))
         offered = np.zeros((n, self.count), np.bool_)
         power = self.world.power
         describe_plans(
@@ -165,13 +166,18 @@ def _repeats(cuts, levels, offered, c):  # type: ignore[no-untyped-def]
 
 
 @inner
-def _describe_way(costs, problems, b, scales, cuts, levels, out, busy_s, charge):  # type: ignore[no-untyped-def]
+def _describe_way(costs, problems, b, scales, cuts, levels, makespan_s, out, busy_s, charge):  # type: ignore[no-untyped-def]
     """Write what a feasible plan does on its way down the chain.
 
-    `busy_s` (K+1) receives when each slot is free again, the last entry when the downlink is; `charge` (K,)
-    loses what the job draws.
+    `busy_s` (K+1) receives when each slot is free again, the last entry when the downlink is: with decoding, when
+    the last token is out. `charge` (K,) loses what the job draws.
     """
-    slots, blocks, m = costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.micro_batches
+    tokens, slots, blocks, m = (
+        costs.n_tokens,
+        costs.rate_bps.shape[0],
+        costs.compute_s.shape[1],
+        costs.micro_batches,
+    )
     epoch_s = scales.epoch_s
     first, last = 0.0, 0.0
     age_s = np.inf
@@ -188,64 +194,66 @@ def _describe_way(costs, problems, b, scales, cuts, levels, out, busy_s, charge)
             )
             first, last = serve(first, last, costs.encode_s[sender, boundary, level], 0.0, m)
             first, last = serve(first, last, sending_s, release_s, m)
+            job_s = m * sending_s * (1.0 + tokens * token_ratio(costs, boundary, level))
             if k == slots:
-                busy_s[slots] = last
-                out[6] += m * sending_s / epoch_s
+                busy_s[slots] = last if tokens == 0 else makespan_s
+                out[DOWNLINK] += job_s / epoch_s
             else:
-                out[7] += m * sending_s / epoch_s
+                out[LINKS] += job_s / epoch_s
             first += costs.latency_s[sender, k]
             last += costs.latency_s[sender, k]
             first, last = serve(first, last, costs.decode_s[k, boundary, level], 0.0, m)
-            out[11] += problems.route_hops[b, sender, k] / 10.0
-            out[12] = max(out[12], release_s / epoch_s)
+            out[ROUTE_HOPS] += problems.route_hops[b, sender, k] / 10.0
+            out[WAIT] = max(out[WAIT], release_s / epoch_s)
             if problems.primary_up[b, sender, k] == 0.0:
-                out[13] += 1.0
+                out[DOWN] += 1.0
             age_s = min(age_s, problems.state_age_s[b, sender, k])
         if end > boundary:
-            work_s, load_s = 0.0, 0.0
+            work_s, token_s, load_s = 0.0, 0.0, 0.0
             for block in range(boundary, end):
                 work_s += costs.compute_s[k, block]
+                token_s += costs.token_compute_s[k, block]
                 load_s += costs.load_s[k, block]
             first, last = serve(first, last, work_s, costs.stage_release_s[k] + load_s, m)
-            job_s = m * work_s
+            job_s = m * (work_s + tokens * token_s)
             if k == slots:
-                out[5] = job_s / epoch_s
+                out[ON_GROUND] = job_s / epoch_s
             else:
-                busy_s[k] = last
+                busy_s[k] = last if tokens == 0 else makespan_s
                 drawn_j = job_s * problems.power_w[b, k]
                 charge[k] -= drawn_j / scales.capacity_j
-                out[3] = max(out[3], job_s / epoch_s)
-                out[4] += job_s / (epoch_s * slots)
-                out[8] += load_s / epoch_s
-                out[9] += 10.0 * drawn_j / scales.capacity_j
+                out[BUSIEST] = max(out[BUSIEST], job_s / epoch_s)
+                out[COMPUTE] += job_s / (epoch_s * slots)
+                out[LOAD] += load_s / epoch_s
+                out[JOULES] += 10.0 * drawn_j / scales.capacity_j
                 emptiness = (1.0 - problems.charge[b, k]) * (1.0 - 0.5 * problems.light_ahead[b, k])
-                out[10] += job_s * emptiness / epoch_s
-                out[21] += 1.0 / slots
+                out[EMPTY_COMPUTE] += job_s * emptiness / epoch_s
+                out[SLOTS] += 1.0 / slots
             sender, boundary = k, end
-    out[14] = np.log1p(age_s / epoch_s) / 4.0
+    out[AGE] = np.log1p(age_s / epoch_s) / 4.0
     for k in range(slots):
-        out[23] += abs(cuts[k] - problems.previous_cuts[b, k]) / blocks
+        out[MOVED] += abs(cuts[k] - problems.previous_cuts[b, k]) / blocks
     error = plan_error(costs, cuts, levels)
-    out[22] = error / costs.error_budget if 0.0 < costs.error_budget < np.inf else 0.0
+    out[ERROR] = error / costs.error_budget if 0.0 < costs.error_budget < np.inf else 0.0
 
 
 @inner
 def _describe_after(scales, out, busy_s, charge):  # type: ignore[no-untyped-def]
     """Write the backlog and the charge that are left at the next decision."""
     slots = len(charge)
-    out[15], out[16] = 1.0, 1.0
+    out[CHARGE_AFTER], out[MODE_MARGIN] = 1.0, 1.0
     for k in range(slots):
         over = max(0.0, busy_s[k] / scales.epoch_s - 1.0)
-        out[17] += over / slots
-        out[18] = max(out[18], over)
-        out[19] += over * over / slots
-        out[15] = min(out[15], charge[k])
+        out[BACKLOG_MEAN] += over / slots
+        out[BACKLOG_MAX] = max(out[BACKLOG_MAX], over)
+        out[BACKLOG_SQUARE] += over * over / slots
+        out[CHARGE_AFTER] = min(out[CHARGE_AFTER], charge[k])
         margin = 0.0
         for threshold in scales.mode_min_charge:
             if threshold <= charge[k]:
                 margin = charge[k] - threshold
-        out[16] = min(out[16], margin)
-    out[20] = max(0.0, busy_s[slots] / scales.epoch_s - 1.0)
+        out[MODE_MARGIN] = min(out[MODE_MARGIN], margin)
+    out[DOWNLINK_BACKLOG] = max(0.0, busy_s[slots] / scales.epoch_s - 1.0)
 
 
 @allocating_kernel
@@ -258,7 +266,7 @@ def describe_plans(costs, problems, scales, cuts, levels, described, offered):  
         Batch of N; `problems` as a handle.
     scales : Scales
     cuts, levels : (N, C, K) int64
-    described : (N, C, len(DESCRIPTION)) float64, zeros
+    described : (N, C, DESCRIPTIONS) float64, zeros
     offered : (N, C) bool, False
     """
     candidates, slots = cuts.shape[1], cuts.shape[2]
@@ -276,14 +284,16 @@ def describe_plans(costs, problems, scales, cuts, levels, described, offered):  
             if makespan_s == np.inf and c > 0:
                 continue
             offered[b, c] = True
-            out[0] = 1.0 if declines else 0.0
-            out[1] = min(makespan_s, scales.deadline_s) / scales.epoch_s
-            out[2] = min(makespan_s, 2.0 * scales.deadline_s) / scales.epoch_s
+            out[DECLINED] = 1.0 if declines else 0.0
+            out[MAKESPAN] = min(makespan_s, scales.deadline_s) / scales.epoch_s
+            out[LATE_MAKESPAN] = min(makespan_s, 2.0 * scales.deadline_s) / scales.epoch_s
             busy_s[slots] = np.inf
             for k in range(slots):
                 busy_s[k] = row.stage_release_s[k]
                 charge[k] = problems.charge[b, k]
                 busy_s[slots] = min(busy_s[slots], row.hop_release_s[k, slots])
             if not declines and makespan_s < np.inf:
-                _describe_way(row, problems, b, scales, cuts[b, c], levels[b, c], out, busy_s, charge)
+                _describe_way(
+                    row, problems, b, scales, cuts[b, c], levels[b, c], makespan_s, out, busy_s, charge
+                )
             _describe_after(scales, out, busy_s, charge)

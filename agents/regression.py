@@ -1,4 +1,4 @@
-"""Small ensembles of networks fitted by squared error, and played with numpy alone."""
+"""Small ensembles of networks fitted by Huber's loss, and played with numpy alone."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.candidates import DESCRIPTION, CandidateMaker, Candidates
+from agents.candidates import DESCRIPTIONS, CandidateMaker, Candidates
 from agents.config import EvolutionConfig, RolloutConfig
 from agents.evolution import Evolution
 from agents.interface import Flat, Ints, Predict
@@ -46,7 +46,7 @@ WEIGHTS = "weights.npz"
 RULE_SEEDS = 500_000  # from the first episode that is branched to the first that a rule is evolved on
 MARGINS = np.array([0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3])  # reference latencies
 IMAGINED = (1, 2, 4, 8)  # jobs of an imagined future over which a candidate's cost is summed
-PAIR = len(FEATURES) + 2 * len(DESCRIPTION) + len(IMAGINED)
+PAIR = len(FEATURES) + 2 * DESCRIPTIONS + len(IMAGINED)
 """Numbers known of a candidate beside the tuned plan."""
 SPACES = (
     gymnasium.spaces.Box(-np.inf, np.inf, (PAIR,), np.float32),

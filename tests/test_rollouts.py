@@ -16,7 +16,7 @@ from test_evolution import met, some_rule
 pytest.importorskip("stable_baselines3")
 
 from agents import tuning
-from agents.candidates import DESCRIPTION, MENU, CandidateMaker
+from agents.candidates import BACKLOG_MAX, BUSIEST, DECLINED, LATE_MAKESPAN, MAKESPAN, MENU, CandidateMaker
 from agents.config import EvolutionConfig, RolloutConfig, checked
 from agents.export import compare, decisions, export
 from agents.models import Run, new_learner
@@ -27,6 +27,7 @@ from agents.saved import SavedPolicy
 from agents.training import decider, load_learner, read_evaluations, save_policy, train_learner
 from baselines.batch import play, priced_plans
 from baselines.imagination import Imagination
+from sat_env.commands import swap_model
 from sat_env.evaluation.runner import episodes, run_episode
 from sat_env.planning import predict, solve
 from sat_env.problem import Problems, tabulate
@@ -56,7 +57,6 @@ def test_candidates_are_the_planners_plans_each_once_and_described_as_predicted(
     np.testing.assert_array_equal(found.cuts[:, 0], cuts)
     assert found.offered[:, 0].all() and found.cuts.shape[1] == len(MENU) + 4
     batch = tabulate(rush.world, sim.problems)
-    makespan, late = DESCRIPTION.index("makespan"), DESCRIPTION.index("late_makespan")
     deadline_s, epoch_s = rush.world.deadline_s, rush.world.epoch_s
     for b in range(len(cuts)):
         costs = type(batch)._make(field[b] for field in batch)
@@ -72,9 +72,9 @@ def test_candidates_are_the_planners_plans_each_once_and_described_as_predicted(
             expected_s = deadline_s if declined else predict(costs, found.cuts[b, c], found.levels[b, c])
             assert expected_s >= shortest_s * (1 - 1e-9) or declined
             said = found.described[b, c]
-            assert said[0] == declined
-            assert said[makespan] == pytest.approx(min(expected_s, deadline_s) / epoch_s, rel=1e-5)
-            assert said[late] == pytest.approx(min(expected_s, 2 * deadline_s) / epoch_s, rel=1e-5)
+            assert said[DECLINED] == declined
+            assert said[MAKESPAN] == pytest.approx(min(expected_s, deadline_s) / epoch_s, rel=1e-5)
+            assert said[LATE_MAKESPAN] == pytest.approx(min(expected_s, 2 * deadline_s) / epoch_s, rel=1e-5)
 
 
 def test_an_untrained_choice_is_the_tuned_planner(rush):
@@ -104,6 +104,31 @@ def test_one_that_never_departs_takes_the_first_candidate_unasked(rush, ruled):
     interface.departs = False
     for mine, other in zip(interface.decide(sim.problems, None), asked, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_satellites_that_decode_are_busy_until_the_last_token():
+    llm = prepare(small(swap_model(load_scenario("WalkerRush"), "llama-3.2-1b")))
+    sim = met(llm)
+    found = CandidateMaker(llm.world, CONSTANTS).make(sim.problems)
+    batch = tabulate(llm.world, sim.problems)
+    told = 0
+    for b, c in zip(*np.nonzero(found.offered), strict=True):
+        costs, cuts = type(batch)._make(field[b] for field in batch), found.cuts[b, c]
+        span_s = np.inf if cuts[0] == NO_PLAN else predict(costs, cuts, found.levels[b, c])
+        if not span_s < np.inf or cuts[-1] == 0:
+            continue
+        starts, told = np.r_[0, cuts[:-1]], told + 1
+        token_s = max(
+            costs.token_compute_s[k, i:j].sum() for k, (i, j) in enumerate(zip(starts, cuts, strict=True))
+        )
+        longest_s = max(span_s, costs.stage_release_s[: len(cuts)].max())
+        epochs = llm.world.epoch_s
+        assert found.described[b, c, BACKLOG_MAX] == pytest.approx(
+            np.clip(longest_s / epochs - 1, 0, 8), rel=1e-5
+        )
+        decoding_s = costs.micro_batches * costs.n_tokens * token_s
+        assert found.described[b, c, BUSIEST] > min(decoding_s / epochs, 7.9)
+    assert told
 
 
 def test_what_is_imagined_of_candidates_is_their_cost_beyond_the_first_and_tells_nothing_of_the_trace(rush):
