@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -110,14 +110,12 @@ def evaluate(
     count: int,
     seed: int,
     split: Split = "test",
-    progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
     """Play the same `count` episodes with every policy; yield a row as each ends."""
     prepared = prepare(scenario)
     for policy in policies:
         for episode in episodes(scenario, split, count, seed):
             metrics = run_episode(policy, prepared, episode, split)
-            progress()
             yield Row(policy.name, scenario.name, seed, episode.index, 0, metrics)
 
 
