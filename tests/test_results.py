@@ -24,12 +24,12 @@ from sat_env.evaluation.results import (
 )
 
 
-def metrics(latency_s: float, n_jobs: int = 2, dropped: bool = False) -> EpisodeMetrics:
+def metrics(latency_s: float, n_jobs: int = 2, dropped: bool = False, loss: float = 0.005) -> EpisodeMetrics:
     return episode_metrics(
         latency_s=[latency_s] * n_jobs,
         deadline_s=[60.0] * n_jobs,
         dropped=[dropped] * n_jobs,
-        accuracy_drop=[0.005] * n_jobs,
+        accuracy_drop=[loss] * n_jobs,
         sent_bytes=[2e6] * n_jobs,
         energy_j=[100.0] * n_jobs,
         reload_bytes=[0.0] * n_jobs,
@@ -210,6 +210,13 @@ def test_summaries_weigh_jobs_and_rank_by_j() -> None:
     assert doomed.latency_mean_s is None and doomed.accuracy_drop is None
 
 
+def test_jobs_over_the_limit_stand_in_their_own_column() -> None:
+    (one,) = summarise(results("lossy", (0, metrics(60.0, loss=0.3)), (1, metrics(4.0, n_jobs=6))).rows)
+    assert (one.over_limit_share, one.drop_share) == (0.25, 0.0)
+    assert (one.latency_mean_s, one.latency_p95_s) == (4.0, 4.0)
+    assert one.accuracy_drop == pytest.approx((2 * 0.3 + 6 * 0.005) / 8)
+
+
 def test_markdown_and_terminal_show_the_same_cells() -> None:
     import io
 
@@ -217,9 +224,9 @@ def test_markdown_and_terminal_show_the_same_cells() -> None:
 
     markdown = leaderboard_markdown(ROWS)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
-    assert {len(line) for line in lines} == {12}
+    assert {len(line) for line in lines} == {13}
     assert [line[1] for line in lines] == ["policy", "---", "uniform", "greedy", "doomed"]
-    assert lines[3][2:9] == ["31.500", "3.000", "3.000", "3.000", "2.00", "50.0", "0.50"]
+    assert lines[3][2:10] == ["31.500", "3.000", "3.000", "3.000", "2.00", "50.0", "0.0", "0.50"]
     assert lines[4][3:6] == ["-", "-", "-"]
 
     screen = io.StringIO()
