@@ -19,6 +19,11 @@ from sat_env.scenario import Elements, Scenario, load_scenario, require
 from sat_env.world import load_model, prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
+OWN = ("sat_env", "agents", "baselines", "benchmarks", "train.py", "eval.py")
+"""What the project folder holds that is the project's, unlike a virtual environment or a user's own code."""
+
+PROMPT_TOKENS, GENERATED_TOKENS = 512.0, 32.0
+"""Of a request, where a language model takes the place of one for images."""
 
 
 def fail_cleanly(main: Callable[[], None]) -> None:
@@ -30,7 +35,7 @@ def fail_cleanly(main: Callable[[], None]) -> None:
         main()
     except ValueError as error:
         innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        if not innermost.is_relative_to(PROJECT):
+        if not any(innermost.is_relative_to(PROJECT / own) for own in OWN):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -64,40 +69,43 @@ def resolve(scenario: str, elements: str | None = None, model: str | None = None
 def swap_model(scenario: Scenario, model: str) -> Scenario:
     """Return the scenario with another model, its load and memory kept in proportion.
 
-    Memory of a satellite scales with the weights, so that as many satellites hold the new model as held the
-    old one; items of a job scale so that a job computes as many FLOPs. For a language model a job becomes
-    requests of `prompt_tokens` with `generated_tokens` to generate.
+    Memory of a satellite scales with weights and KV cache, so that as many satellites hold the new model as held
+    the old one; items of a job scale so that a job computes as many FLOPs. A language model in a scenario of images
+    gets requests of `PROMPT_TOKENS` with `GENERATED_TOKENS` to generate.
     """
-    old = load_model(scenario)
     is_llm = model.startswith(("llama", "qwen"))
     if model.endswith(".json"):
         require(Path(model).is_file(), "model", model, "a known name or an existing config.json")
         is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8")
-    changed = scenario.replace(
-        **{
-            "model.profile": model,
-            "model.units": 0,
-            "jobs.kind": "llm" if is_llm else "images",
-            "jobs.prompt_tokens": 512.0,
-            "jobs.generated_tokens": 32.0 if is_llm else scenario.jobs.generated_tokens,
-        }
-    )
-    new = load_model(changed)
-    units = min(scenario.model.units, new.n_blocks) if scenario.model.units else 0
-    flops = old.flops_per_item.sum() * (scenario.jobs.prompt_tokens if scenario.jobs.kind == "llm" else 1.0)
-    per_item = new.flops_per_item.sum() * (512.0 if is_llm else 1.0)
-    items = max(1.0, round(float(scenario.jobs.items * flops / per_item)))
-    kv = new.kv_bytes_per_token.sum() * items * (1 + scenario.jobs.burst) * (512.0 + 32.0 if is_llm else 0.0)
-    growth = float((new.weight_bytes.sum() + kv) / old.weight_bytes.sum())
+    units = scenario.model.units
+    whole = scenario.replace(**{"model.units": 0})
+    changed = whole.replace(**{"model.profile": model, "jobs.kind": "llm" if is_llm else "images"})
+    if is_llm and scenario.jobs.kind == "images":
+        tokens = {"jobs.prompt_tokens": PROMPT_TOKENS, "jobs.generated_tokens": GENERATED_TOKENS}
+        changed = changed.replace(**tokens)
+    items = max(1.0, round(scenario.jobs.items * _item_flops(whole) / _item_flops(changed)))
+    changed = changed.replace(**{"jobs.items": items})
+    growth = _model_bytes(changed) / _model_bytes(whole)
     return changed.replace(
         **{
-            "model.units": units,
-            "jobs.items": items,
-            "jobs.micro_batches": scenario.jobs.micro_batches,
+            "model.units": min(units, load_model(changed).n_blocks),
             "payload.memory_bytes": scenario.payload.memory_bytes * growth,
             "ground.memory_bytes": scenario.ground.memory_bytes * growth,
         }
     )
+
+
+def _item_flops(scenario: Scenario) -> float:
+    """Return the FLOPs of an image, or of a request's prompt."""
+    per_item = float(load_model(scenario).flops_per_item.sum())
+    return per_item * (scenario.jobs.prompt_tokens if scenario.jobs.kind == "llm" else 1.0)
+
+
+def _model_bytes(scenario: Scenario) -> float:
+    """Return weights and the KV cache of the largest job."""
+    profile, jobs = load_model(scenario), scenario.jobs
+    tokens = jobs.items * (1 + jobs.burst) * (jobs.prompt_tokens + jobs.generated_tokens)
+    return float((profile.weight_bytes + profile.kv_bytes_per_token * tokens).sum())
 
 
 def describe_input(scenario: Scenario) -> list[str]:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from sat_env.commands import fail_cleanly, swap_model
+from sat_env.scenario import load_scenario
+
 pytest.importorskip("stable_baselines3")
 
 TINY = ("--steps", "4096", "--episodes", "1")
@@ -169,3 +172,30 @@ def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
     assert "halves" in played.stdout
     twice = run("eval.py", "--agents", "random,random", "--scenarios", "PaperStatic", "--episodes", "1")
     assert twice.returncode == 2 and "different names" in twice.stderr
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_errors_of_the_project_s_own_code_are_bad_input(own, tmp_path, monkeypatch, capsys):
+    # A virtual environment in the checkout is no part of the project.
+    monkeypatch.setattr("sat_env.commands.PROJECT", tmp_path)
+    file = tmp_path / ("sat_env/module.py" if own else ".venv/lib/library.py")
+    code = compile("def fail():\n    raise ValueError('level = 7:\\n must be 1')", str(file), "exec")
+    exec(code, found := {})
+    with pytest.raises(SystemExit if own else ValueError):
+        fail_cleanly(found["fail"])
+    assert capsys.readouterr().err == ("error: level = 7: must be 1\n" if own else "")
+
+
+@pytest.mark.parametrize("name", ["StarlinkLLM", "WalkerOutage", "WalkerEclipse", "PaperStatic"])
+def test_a_model_in_its_own_place_changes_nothing(name):
+    scenario = load_scenario(name)
+    assert swap_model(scenario, scenario.model.profile) == scenario
+
+
+def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the_old():
+    llama = load_scenario("StarlinkLLM")
+    qwen = swap_model(llama, "qwen2.5-7b")
+    assert (qwen.jobs.prompt_tokens, qwen.jobs.generated_tokens) == (512.0, 64.0)
+    assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
+    images = swap_model(llama, "vit-g")
+    assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
