@@ -124,7 +124,7 @@ def describe_input(scenario: Scenario) -> list[str]:
 
 def show_and_write(
     console: Console,
-    policies_for: Callable[[str], Sequence[Policy]],
+    policies_for: Callable[[Scenario], Sequence[Policy]],
     scenarios: Sequence[Scenario],
     count: int,
     seed: int,
@@ -134,7 +134,7 @@ def show_and_write(
 
     An interruption keeps what was played: the table and the file then hold those rows.
     """
-    policies = {scenario.name: policies_for(scenario.name) for scenario in scenarios}
+    policies = {scenario.name: policies_for(scenario) for scenario in scenarios}
     require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
     for found in policies.values():
         names = [policy.name for policy in found]

@@ -55,6 +55,7 @@ BAD = {
     "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
     "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
     "not in the zoo": lambda f: ("eval.py", "--agents", "zoo:clever"),
+    "best plan of another model": lambda f: ("eval.py", "--agents", "best-static", "--model", "vit-l"),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "block too large": lambda f: (
@@ -199,3 +200,19 @@ def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the
     assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
     images = swap_model(llama, "vit-g")
     assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
+
+
+def test_a_changed_world_plays_untuned_and_says_so():
+    arguments = (
+        "--agents",
+        "priced,static-astar",
+        "--scenarios",
+        "PaperStatic",
+        "--model",
+        "vit-l",
+        "--episodes",
+        "1",
+    )
+    played = run("eval.py", *arguments)
+    assert played.returncode == 0, played.stderr
+    assert played.stdout.count("nothing is tuned for this PaperStatic") == 1
