@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -139,6 +141,7 @@ def show_and_write(
     for found in policies.values():
         names = [policy.name for policy in found]
         require(len(set(names)) == len(names), "agents", names, "of different names")
+    entries = {name: {p.name: entry_hash(p) for p in found} for name, found in policies.items()}
     rows: list[Row] = []
     total = sum(len(found) for found in policies.values()) * count
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -155,14 +158,14 @@ def show_and_write(
         return
     console.print(results_table(rows))
     if out is not None:
-        played = {row.scenario for row in rows}
-        entries = {p.name: entry_hash(p) for found in policies.values() for p in found}
+        worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
+        played = {(row.scenario, row.entry) for row in rows}
         write_results(
             out,
             Results(
                 SCHEMA_VERSION,
-                {name: entries[name] for name in {row.entry for row in rows}},
-                {scenario.name: world_of(scenario) for scenario in scenarios if scenario.name in played},
+                {name: {e: h for e, h in entries[name].items() if (name, e) in played} for name in worlds},
+                worlds,
                 (this_run(sys.argv),),
                 tuple(rows),
             ),
@@ -171,6 +174,9 @@ def show_and_write(
 
 
 def entry_hash(policy: Policy) -> str:
-    """Return what identifies a policy: the hash of its file, or of its class and settings."""
-    path = getattr(policy, "path", None)
-    return file_hash(path) if path is not None else f"{type(policy).__module__}.{policy.name}"
+    """Return the SHA-256 that tells a policy from others of its name; of what: see `sat_env.policy.Policy`."""
+    kind = type(policy)
+    if not hasattr(policy, "path") and hasattr(policy, "settings"):
+        text = f"{kind.__module__}.{kind.__qualname__} {policy.name} {policy.settings!r}"
+        return hashlib.sha256(text.encode()).hexdigest()
+    return file_hash(getattr(policy, "path", None) or inspect.getfile(kind))

@@ -21,6 +21,7 @@ from baselines.registry import COMPETITORS, exact_planner, make_policy
 from baselines.risk import mean_wait_s, risk_prices
 from baselines.schedule import EveryEpoch, Static
 from baselines.tune import gains_for_sure, tune
+from sat_env.commands import entry_hash
 from sat_env.evaluation.runner import Reference, episodes, run_episode
 from sat_env.faults import outage_law
 from sat_env.plan import Plan
@@ -77,6 +78,16 @@ def test_what_was_tuned_for_another_world_is_not_used(change):
         make("best-static", other)
     for name in set(NAMES) - {"best-static"}:
         make(name, other)
+
+
+def test_a_policy_says_what_it_was_built_with():
+    outage, rush = load_scenario("WalkerOutage"), load_scenario("WalkerRush")
+    told = {name: entry_hash(make(name, rush)) for name in NAMES}
+    assert len(set(told.values())) == len(NAMES)
+    assert told == {name: entry_hash(make(name, rush)) for name in NAMES}
+    for name in ("priced", "best-static", "lookahead", "clairvoyant"):
+        assert told[name] != entry_hash(make(name, outage)), name
+    assert told["uniform"] == entry_hash(make("uniform", outage))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT
 
 from sat_env.commands import fail_cleanly, swap_model
+from sat_env.evaluation.results import load_results
+from sat_env.evaluation.runner import world_of
 from sat_env.scenario import load_scenario
 
 pytest.importorskip("stable_baselines3")
@@ -202,7 +204,28 @@ def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the
     assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
 
 
-def test_a_changed_world_plays_untuned_and_says_so():
+def test_only_a_registered_scenario_has_an_environment_id():
+    scenario = load_scenario("PaperStatic")
+    assert world_of(scenario).environment_id == "sat_env/PaperStatic-v0"
+    assert world_of(scenario.replace(epoch_s=31.0)).environment_id is None
+    assert world_of(scenario.replace(name="Mine")).environment_id is None
+
+
+def test_results_name_the_policies_of_every_scenario(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_POLICY, encoding="utf-8")
+    out = tmp_path / "results.json"
+    played = subprocess.run(
+        [sys.executable, str(ROOT / "eval.py"), "--agents", "mine:Halves,zoo:rollouts,priced", "--scenarios",
+         "WalkerOutage,WalkerRush", "--episodes", "1", "--out", str(out)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert played.returncode == 0, played.stderr
+    entries = load_results(out).entries
+    for name, same in (("halves", True), ("zoo:rollouts", False), ("priced", False)):
+        assert (entries["WalkerOutage"][name] == entries["WalkerRush"][name]) == same, name
+
+
+def test_a_changed_world_plays_untuned_and_says_so(tmp_path):
     arguments = (
         "--agents",
         "priced,static-astar",
@@ -213,6 +236,8 @@ def test_a_changed_world_plays_untuned_and_says_so():
         "--episodes",
         "1",
     )
-    played = run("eval.py", *arguments)
+    out = tmp_path / "results.json"
+    played = run("eval.py", *arguments, "--out", str(out))
     assert played.returncode == 0, played.stderr
     assert played.stdout.count("nothing is tuned for this PaperStatic") == 1
+    assert load_results(out).worlds["PaperStatic"].environment_id is None

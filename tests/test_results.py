@@ -44,8 +44,8 @@ def results(
     entry: str = "uniform", *rows: tuple[int, EpisodeMetrics], scenario: str = "PaperStatic"
 ) -> Results:
     return Results(
-        schema_version=1,
-        entries={entry: "0" * 64},
+        schema_version=2,
+        entries={scenario: {entry: "0" * 64}},
         worlds={scenario: World("sat_env/PaperStatic-v0", "1" * 64, "2" * 64)},
         runs=(RUN,),
         rows=tuple(Row(entry, scenario, seed=0, episode=episode, run=0, metrics=m) for episode, m in rows),
@@ -118,11 +118,19 @@ def test_merge_keeps_every_row_and_its_run() -> None:
     assert merge([SMALL]) == SMALL
 
 
+def test_an_entry_may_be_another_policy_on_every_scenario() -> None:
+    # as zoo:rollouts is: a file a scenario
+    elsewhere = results("uniform", (0, metrics(2.0)), scenario="WalkerRush")
+    elsewhere = replace(elsewhere, entries={"WalkerRush": {"uniform": "f" * 64}})
+    both = merge([SMALL, elsewhere])
+    assert both.entries == {"PaperStatic": {"uniform": "0" * 64}, "WalkerRush": {"uniform": "f" * 64}}
+
+
 def test_merge_refuses_conflicts() -> None:
     with pytest.raises(ValueError, match=r"repeats .*'uniform'.*; allowed: each"):
         merge([SMALL, SMALL])
-    with pytest.raises(ValueError, match=r"entries\['uniform'\] is f+; allowed: 0+, as in"):
-        merge([SMALL, replace(SMALL, entries={"uniform": "f" * 64})])
+    with pytest.raises(ValueError, match=r"entries\['PaperStatic'\]\['uniform'\] is f+; allowed: 0+, as in"):
+        merge([SMALL, replace(SMALL, entries={"PaperStatic": {"uniform": "f" * 64}})])
     changed = replace(SMALL.worlds["PaperStatic"], trace_hash="f" * 64)
     with pytest.raises(ValueError, match=r"worlds\['PaperStatic'\] is .*; allowed: .*, as in"):
         merge([SMALL, replace(SMALL, worlds={"PaperStatic": changed})])
@@ -141,7 +149,7 @@ def change(document: dict, where: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema_version", 2, "schema_version is 2; allowed: 1"),
+        ("schema_version", 1, "schema_version is 1; allowed: 2"),
         ("rows/0/metrics/j_s", "fast", r"results.rows\[0\].metrics.j_s is 'fast'; allowed: a finite number"),
         ("rows/0/metrics/j_s", float("nan"), "j_s is nan; allowed: a finite number"),
         ("rows/0/metrics/n_jobs", 1.5, "n_jobs is 1.5; allowed: an integer"),

@@ -14,7 +14,7 @@ from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
 from sat_env.plan import Plan
 from sat_env.policy import Policy, PolicySpec
-from sat_env.scenario import Scenario
+from sat_env.scenario import Scenario, load_scenario, scenario_names
 from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
 from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
@@ -121,9 +121,11 @@ def evaluate(
 
 def world_of(scenario: Scenario) -> World:
     """Return what identifies a scenario in a results file, with the hash of a fixed trace."""
+    registered = scenario.name in scenario_names() and scenario == load_scenario(scenario.name)
     simulator = Simulator(prepare(scenario), 1, "test")
     simulator.begin(seeds=np.array([0], np.uint64))
-    return World(f"sat_env/{scenario.name}-v0", scenario.hash(), trace_hash(simulator.trace))
+    environment_id = f"sat_env/{scenario.name}-v0" if registered else None
+    return World(environment_id, scenario.hash(), trace_hash(simulator.trace))
 
 
 def trace_hash(trace: Trace) -> str:
