@@ -24,9 +24,7 @@ TINY = ("--steps", "4096", "--episodes", "1")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 def broken_tle(folder: Path) -> str:
@@ -223,6 +221,12 @@ def test_results_name_the_policies_of_every_scenario(tmp_path):
     entries = load_results(out).entries
     for name, same in (("halves", True), ("zoo:rollouts", False), ("priced", False)):
         assert (entries["WalkerOutage"][name] == entries["WalkerRush"][name]) == same, name
+    board = run("-m", "sat_env.evaluation.report", str(out))
+    assert board.returncode == 0 and board.stdout.count("zoo:rollouts") == 2 and not board.stderr
+    assert (
+        run("-m", "sat_env.evaluation.report").stderr
+        == "error: results files = []: must be one or more paths\n"
+    )
 
 
 def test_a_changed_world_plays_untuned_and_says_so(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
-from sat_env.evaluation.report import leaderboard_markdown, results_table, summarise
+from sat_env.evaluation.report import leaderboard_markdown, main, results_table, summarise
 from sat_env.evaluation.results import (
     Results,
     Row,
@@ -201,6 +201,41 @@ ROWS = merge(
         results("doomed", (0, metrics(9.9, dropped=True)), scenario="Second"),
     ]
 ).rows
+
+
+def write(folder: Path, *parts: Results) -> list[str]:
+    paths = [str(folder / f"{number}.json") for number in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        write_results(path, part)
+    return paths
+
+
+def test_files_of_several_authors_make_one_leaderboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = results("greedy", (0, metrics(2.0)), (1, metrics(2.5)))
+    main(write(tmp_path, SMALL, greedy))
+    assert capsys.readouterr().out == leaderboard_markdown(merge([SMALL, greedy]).rows)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            results("greedy", (0, metrics(2.0))),
+            "episodes of 'greedy' on PaperStatic: 1, not all .* 'uniform' .2.",
+        ),
+        (
+            replace(SMALL, worlds={"PaperStatic": World(None, "9" * 64, "2" * 64)}),
+            r"worlds\['PaperStatic'\] is",
+        ),
+        (SMALL, "repeats"),
+    ],
+)
+def test_files_that_cannot_be_compared_are_refused(tmp_path: Path, other: Results, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        main(write(tmp_path, SMALL, other))
+    assert "\n" not in str(refusal.value)
 
 
 def test_summaries_weigh_jobs_and_rank_by_j() -> None:

@@ -1,7 +1,13 @@
-"""Tables of results: the same columns for a terminal and for a document."""
+"""Tables of results: the same columns for a terminal and for a document.
+
+    python -m sat_env.evaluation.report mine.json theirs.json
+
+prints the leaderboard of results files as Markdown.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sat_env.evaluation.metrics import EpisodeMetrics
-from sat_env.evaluation.results import Row
+from sat_env.evaluation.results import Row, load_results, merge
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,6 +84,31 @@ def leaderboard_markdown(rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def main(paths: Sequence[str]) -> None:
+    """Print the leaderboard of results files.
+
+    Raises
+    ------
+    ValueError
+        No file, one that is none, files that cannot be merged, or entries that did not play the same episodes.
+    """
+    if not paths:
+        raise ValueError("results files = []: must be one or more paths")
+    rows = merge(load_results(path) for path in paths).rows
+    played: dict[str, dict[str, set[tuple[int, int]]]] = {}
+    for row in rows:
+        played.setdefault(row.scenario, {}).setdefault(row.entry, set()).add((row.seed, row.episode))
+    for scenario, by_entry in played.items():
+        (first, episodes), *others = by_entry.items()
+        for entry, theirs in others:
+            if theirs != episodes:
+                raise ValueError(
+                    f"episodes of {entry!r} on {scenario}: {len(theirs)}, not all of them those of {first!r} "
+                    f"({len(episodes)}); must be of the same seeds and numbers"
+                )
+    print(leaderboard_markdown(rows), end="")
+
+
 def _summary(scenario: str, entry: str, episodes: list[EpisodeMetrics]) -> Summary:
     jobs = np.array([one.n_jobs for one in episodes])
 
@@ -134,3 +165,9 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("reload MB/job", lambda one: _number(one.reload_bytes_per_job / 1e6, ".1f")),
     ("ms/decision", lambda one: _number(one.decision_p50_ms, ".3f")),
 )
+
+
+if __name__ == "__main__":
+    from sat_env.commands import fail_cleanly
+
+    fail_cleanly(lambda: main(sys.argv[1:]))
