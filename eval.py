@@ -16,10 +16,11 @@ import tyro
 
 from agents import zoo
 from baselines import NAMES, describe, make
+from baselines.priced import is_tuned, untuned_line
 from sat_env.commands import fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference
 from sat_env.policy import Policy
-from sat_env.scenario import scenario_names
+from sat_env.scenario import Scenario, scenario_names
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ def main(args: Args) -> None:
     scenarios = [resolve(name.strip(), args.elements, args.model) for name in args.scenarios.split(",")]
     agents = [name.strip() for name in args.agents.split(",")]
 
-    def policies_for(scenario: str) -> list[Policy]:
+    for scenario in scenarios:
+        if not is_tuned(scenario) and any(name in NAMES for name in agents):
+            console.print(untuned_line(scenario), highlight=False, soft_wrap=True)
+
+    def policies_for(scenario: Scenario) -> list[Policy]:
         return [load(name, scenario) for name in agents]
 
     show_and_write(console, policies_for, scenarios, args.episodes, args.seed, out)
 
 
-def load(agent: str, scenario: str) -> Policy:
+def load(agent: str, scenario: Scenario) -> Policy:
     """Return a planner by name, a saved policy by path or from the zoo, or a policy class of yours as module:Class.
 
     Raises
@@ -80,7 +85,7 @@ def load(agent: str, scenario: str) -> Policy:
     if agent.startswith("zoo:"):
         from agents.saved import SavedPolicy
 
-        return SavedPolicy(zoo.find(agent.removeprefix("zoo:"), scenario), agent)
+        return SavedPolicy(zoo.find(agent.removeprefix("zoo:"), scenario.name), agent)
     if agent.endswith(".zip"):
         from agents.saved import SavedPolicy
 

@@ -38,7 +38,7 @@ from agents.config import (
 from agents.packages import Backend, check_backend, require_packages
 from agents.planner import tuned_constants
 from baselines import make
-from baselines.priced import Constants, is_tuned
+from baselines.priced import Constants, is_tuned, untuned_line
 from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference, world_of
 from sat_env.policy import Policy
@@ -156,17 +156,15 @@ def main(args: Args) -> None:
     else:
         scenario = resolve(args.scenario, args.elements, args.model)
         algo, config, seed = args.algo, args.config, args.seed
-        constants = tuned_constants(scenario.name)
+        constants = tuned_constants(scenario)
         seeds = [seed + i for i in range(args.seeds)]
         if args.tune:
             return tune(args, scenario, constants)
         folders = [run_folder(args, scenario.name, one) for one in seeds]
     console = new_console()
-    opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario.name)]
-    if len(opponents) < len(OPPONENTS):
-        console.print(
-            f"best-static left out: tune it with python -m baselines.tune --scenario {scenario.name}"
-        )
+    opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario)]
+    if not is_tuned(scenario):
+        console.print(untuned_line(scenario), highlight=False, soft_wrap=True)
     for line in describe_input(scenario):
         console.print(line)
     world = world_of(scenario)
@@ -196,7 +194,7 @@ def main(args: Args) -> None:
         training.draw_curve(folder)
     show_and_write(
         console,
-        lambda name: [*agents, *(make(opponent, name) for opponent in opponents)],
+        lambda scenario: [*agents, *(make(opponent, scenario) for opponent in opponents)],
         [scenario],
         args.episodes,
         seed,
@@ -281,7 +279,7 @@ def read_config(folder: Path) -> tuple[Algorithm, Scenario, Config, Constants, i
     return saved["algo"], scenario_from_dict(saved["scenario"]), config, constants, saved["seed"]
 
 
-def write_config(folder: Path, run: Run, environment_id: str) -> None:
+def write_config(folder: Path, run: Run, environment_id: str | None) -> None:
     """Write what a run needs to be repeated or resumed."""
     text = {
         "environment_id": environment_id,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines import priced
-from baselines.priced import Constants, load_constants, prices
+from baselines.priced import MAX_S, Constants, load_constants, longest_s, prices
 from sat_env.planning import Workspace, make_workspace
 from sat_env.planning.batch import BatchSolution, solve_batch
 from sat_env.planning.costs import Prices
 from sat_env.problem import Problems, tabulate
+from sat_env.scenario import Scenario
 from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
@@ -24,7 +23,7 @@ Ints = NDArray[np.int64]
 FAMILIES = ("backlog", "priced", "replan")  # of tuned constants, the richest first
 
 
-def tuned_constants(scenario: str) -> Constants:
+def tuned_constants(scenario: Scenario) -> Constants:
     """Return the richest jointly tuned constants of a scenario, or the defaults where nothing was tuned."""
     for family in FAMILIES:
         found = load_constants(scenario, family)
@@ -78,9 +77,9 @@ class BatchPlanner:
     def longest_s(self, values: Array | None = None) -> Array | float:
         """Return the makespan above which a job is declined, finite: for each world of `values` (B, 6)."""
         if values is None:
-            return min(priced.longest_s(self.constants, self.world), sys.float_info.max)
+            return longest_s(self.constants, self.world)
         with np.errstate(divide="ignore"):
-            return np.minimum(self.world.deadline_s / values[:, 5], sys.float_info.max)
+            return np.minimum(self.world.deadline_s / values[:, 5], MAX_S)
 
     def solve(
         self, problems: Problems, values: Array | None = None, slots: SlotPrices | None = None

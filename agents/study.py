@@ -120,7 +120,7 @@ def label(algorithm: str, options: dict[str, Any]) -> str:
 def new_run(scenario: Scenario, algorithm: Algorithm, options: dict[str, Any], seed: int) -> Run:
     """Return a training run with the scenario's defaults but `options`."""
     config = replace(default_config(algorithm, scenario.name), **options)
-    return Run(algorithm, scenario, config, tuned_constants(scenario.name), seed)
+    return Run(algorithm, scenario, config, tuned_constants(scenario), seed)
 
 
 def table(scenario: Scenario, rows: dict[str, list[tuple[Array, float]]], count: int) -> str:
@@ -128,9 +128,7 @@ def table(scenario: Scenario, rows: dict[str, list[tuple[Array, float]]], count:
     prepared = prepare(scenario)
     chosen = episodes(scenario, "test", count, TEST_SEED)
     theirs = {
-        name: play(
-            prepared, chosen, "test", priced_plans(load_constants(scenario.name, family), prepared)
-        ).j_s
+        name: play(prepared, chosen, "test", priced_plans(load_constants(scenario, family), prepared)).j_s
         for name, family in OPPONENTS.items()
     }
     means = {name: np.mean([j_s for j_s, _ in of_seeds], axis=0) for name, of_seeds in rows.items()}

@@ -139,7 +139,7 @@ class DevEvaluation(BaseCallback):
     def _on_training_start(self) -> None:
         prepared = prepare(self.run_.scenario)
         opponents = {
-            "replan": load_constants(self.run_.scenario.name, "replan"),
+            "replan": load_constants(self.run_.scenario, "replan"),
             "tuned": self.run_.constants,
         }
         for name, constants in opponents.items():

@@ -70,8 +70,7 @@ def priced_plans(constants: Constants, prepared: Prepared) -> Decider:
 def plan_priced(constants: Constants, world: World, problems: Problems, workspace: Workspace) -> Plans:
     """Return the plans of B problems under prices; a declined job has `NO_PLAN` as its first cut."""
     found = solve_batch(tabulate(world, problems), prices(constants, world, problems), workspace)
-    found.cuts[found.makespan_s > longest_s(constants, world), 0] = NO_PLAN
-    found.cuts[~np.isfinite(found.objective), 0] = NO_PLAN
+    found.cuts[~(found.makespan_s <= longest_s(constants, world)), 0] = NO_PLAN
     return found.cuts, found.levels
 
 

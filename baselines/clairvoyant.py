@@ -42,6 +42,11 @@ class Clairvoyant:
         self.epochs = epochs
         self._menu = menu(tuned)
         self._competitors = tuple(competitors)
+        self.settings = (
+            self._menu,
+            [(policy.name, getattr(policy, "settings", None)) for policy in competitors],
+            epochs,
+        )
         self._branches: Branches | None = None
 
     def reset(self, spec: PolicySpec, seed: int) -> None:

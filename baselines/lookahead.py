@@ -28,7 +28,7 @@ class LookAhead:
     tuned : sequence of Constants
         Prices the candidates are made under, the first also for the jobs that follow.
     also : sequence of Plan
-        Further candidates of every epoch; one that is no plan of the problem (another model's) is left out.
+        Further candidates of every epoch.
     epochs : int
         How many jobs are simulated, this one included; at most what the problem forecasts is used.
     """
@@ -40,7 +40,7 @@ class LookAhead:
         self.epochs = epochs
         self._menu = menu(tuned)
         self._also = tuple(also)
-        self._suited: tuple[Plan, ...] = ()
+        self.settings = (self._menu, self._also, epochs)
         self._branches: Branches | None = None
         self._state: State | None = None
 
@@ -57,21 +57,12 @@ class LookAhead:
             self._state = unseen_states(world, now)
         know(world, now, self._state)
         if self._branches is None:
-            self._suited = tuple(plan for plan in self._also if _suits(plan, problem))
             self._branches = Branches(world, self._menu[0])
         plans = self._branches.plans(problem.costs, now, self._menu)
         previous = Plan(tuple(now.previous_cuts[0].tolist()), tuple(now.previous_levels[0].tolist()))
-        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._suited, None)))
+        candidates: list[Plan | None] = list(dict.fromkeys((*plans, previous, *self._also, None)))
         epochs = min(self.epochs, problem.forecast_epochs)
         rolled = self._branches.roll(imagined_traces(world, now), self._state, now, candidates, epochs)
         chosen = best(rolled)
         self._state = State._make(field[chosen : chosen + 1].copy() for field in rolled.after)
         return candidates[chosen]
-
-
-def _suits(plan: Plan, problem: PlanningProblem) -> bool:
-    try:
-        plan.check(problem.slots, problem.blocks, problem.levels)
-    except ValueError:
-        return False
-    return True

@@ -17,18 +17,22 @@ honest opponent of every learned agent; `backlog` makes the bottleneck's price f
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sat_env.plan import Plan
 from sat_env.planning.costs import Prices
 from sat_env.problem import Problems
+from sat_env.scenario import Scenario
 from sat_env.world import World
 
 CONSTANTS_DIR = Path(__file__).parent / "constants"
+HOW_TO_TUNE = "python -m baselines.tune --scenario FILE.toml (the world as a file)"
+MAX_S = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,14 @@ class Constants:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
 
 
-def load_constants(scenario: str, variant: str) -> Constants:
+def _tuned(scenario: Scenario) -> dict[str, Any]:
+    """Return what `baselines.tune` found for this very scenario, by name and hash; empty where it was not run."""
+    path = CONSTANTS_DIR / f"{scenario.name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("scenario_hash") == scenario.hash() else {}
+
+
+def load_constants(scenario: Scenario, variant: str) -> Constants:
     """Return the constants tuned for a scenario, or the defaults where nothing was tuned.
 
     Parameters
@@ -59,19 +70,24 @@ def load_constants(scenario: str, variant: str) -> Constants:
     variant : {"replan", "priced", "backlog"}
         Which family was tuned: only the horizon, all constant prices, or all with the backlog's slope.
     """
-    path = CONSTANTS_DIR / f"{scenario}.json"
-    if not path.is_file():
-        return Constants()
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _tuned(scenario)
     return Constants(**found[variant]["constants"]) if variant in found else Constants()
 
 
-def is_tuned(scenario: str) -> bool:
-    """Tell whether `baselines.tune` was run for a scenario of this name."""
-    return (CONSTANTS_DIR / f"{scenario}.json").is_file()
+def is_tuned(scenario: Scenario) -> bool:
+    """Tell whether `baselines.tune` was run for a scenario as it is."""
+    return bool(_tuned(scenario))
 
 
-def load_static(scenario: str) -> Plan:
+def untuned_line(scenario: Scenario) -> str:
+    """Return the line that says what planners do in a world that nothing was tuned for."""
+    return (
+        f"nothing is tuned for this {scenario.name} ({scenario.hash()}): prices are the defaults, there is no "
+        f"best-static; {HOW_TO_TUNE} changes that"
+    )
+
+
+def load_static(scenario: Scenario) -> Plan:
     """Return the best static plan tuned for a scenario.
 
     Raises
@@ -79,17 +95,18 @@ def load_static(scenario: str) -> Plan:
     ValueError
         Nothing was tuned for it.
     """
-    if not is_tuned(scenario):
+    found = _tuned(scenario).get("static")
+    if found is None:
         raise ValueError(
-            f"best-static: nothing tuned for scenario {scenario!r}; run python -m baselines.tune --scenario {scenario}"
+            f"agent = 'best-static': nothing is tuned for this {scenario.name} ({scenario.hash()}); must be of a "
+            f"world after {HOW_TO_TUNE}"
         )
-    found = json.loads((CONSTANTS_DIR / f"{scenario}.json").read_text(encoding="utf-8"))["static"]
     return Plan(tuple(found["cuts"]), tuple(found["levels"]))
 
 
 def longest_s(constants: Constants, world: World) -> float:
-    """Return the predicted makespan above which a job is declined."""
-    return world.deadline_s / constants.decline if constants.decline > 0.0 else math.inf
+    """Return the predicted makespan above which a job is declined; finite, as that of a job without a plan is not."""
+    return min(world.deadline_s / constants.decline, MAX_S) if constants.decline > 0.0 else MAX_S
 
 
 def prices(constants: Constants, world: World, problems: Problems) -> Prices:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -11,15 +10,14 @@ from baselines.clairvoyant import Clairvoyant
 from baselines.lookahead import LookAhead
 from baselines.priced import Constants, is_tuned, load_constants, load_static, longest_s, prices
 from baselines.risk import risk_prices
-from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Static
+from baselines.schedule import EveryEpoch, OnEvent, Periodic, Planner, Random, Schedule, Static
 from sat_env.evaluation.runner import Reference
 from sat_env.plan import Plan
 from sat_env.planning.costs import I64, Costs, Prices
 from sat_env.planning.exact import solve
 from sat_env.policy import Policy
 from sat_env.problem import PlanningProblem
-
-MAX_S = sys.float_info.max  # no plan is feasible: the makespan is infinite
+from sat_env.scenario import Scenario
 
 
 def on_costs(plan: Callable[[Costs], tuple[I64, I64] | None]) -> Planner:
@@ -32,53 +30,55 @@ def on_costs(plan: Callable[[Costs], tuple[I64, I64] | None]) -> Planner:
     return planner
 
 
-def exact_planner(constants: Constants, prices_of: Callable[[PlanningProblem], Prices]) -> Planner:
+def tuned_prices(constants: Constants, problem: PlanningProblem) -> Prices:
+    """Return the prices of one problem."""
+    assert problem.problems is not None and problem.world is not None
+    return Prices(*(field[0] for field in prices(constants, problem.world, problem.problems)))
+
+
+def exact_planner(
+    constants: Constants, prices_of: Callable[[Constants, PlanningProblem], Prices] = tuned_prices
+) -> Planner:
     """Return exact A* under the prices of each problem; `constants` say what is declined."""
 
     def planner(problem: PlanningProblem) -> Plan | None:
-        solution = solve(problem.costs, prices_of(problem))
+        solution = solve(problem.costs, prices_of(constants, problem))
         assert problem.world is not None, "a tuned planner runs on an environment's problems"
-        if not solution.makespan_s <= min(longest_s(constants, problem.world), MAX_S):
+        if not solution.makespan_s <= longest_s(constants, problem.world):
             return None
         return Plan(tuple(solution.cuts.tolist()), tuple(solution.levels.tolist()))
 
     return planner
 
 
-def astar(scenario: str, variant: str = "replan") -> Planner:
-    """Return exact A* under the constants tuned for a scenario."""
+def astar(schedule: type[Schedule], name: str, scenario: Scenario, variant: str = "replan") -> Policy:
+    """Return a schedule of exact A* under the constants tuned for a scenario."""
     constants = load_constants(scenario, variant)
-
-    def prices_of(problem: PlanningProblem) -> Prices:
-        assert problem.problems is not None and problem.world is not None
-        batch = prices(constants, problem.world, problem.problems)
-        return Prices(*(field[0] for field in batch))
-
-    return exact_planner(constants, prices_of)
+    return schedule(name, exact_planner(constants), constants)
 
 
-def _every_epoch(plan: Callable[[Costs], tuple[I64, I64] | None], name: str, scenario: str) -> Policy:
+def _every_epoch(plan: Callable[[Costs], tuple[I64, I64] | None], name: str, scenario: Scenario) -> Policy:
     return EveryEpoch(name, on_costs(plan))
 
 
-def best_static(name: str, scenario: str) -> Policy:
+def best_static(name: str, scenario: Scenario) -> Policy:
     """Return the schedule that keeps the plan tuned on training windows."""
     plan = load_static(scenario)
-    return Static(name, lambda problem: plan)
+    return Static(name, lambda problem: plan, plan)
 
 
-def risk_aware(name: str, scenario: str) -> Policy:
+def risk_aware(name: str, scenario: Scenario) -> Policy:
     """Return exact A* that charges the outages still to come, under the prices tuned for a scenario."""
     constants = load_constants(scenario, "priced")
-    return EveryEpoch(name, exact_planner(constants, lambda problem: risk_prices(constants, problem)))
+    return EveryEpoch(name, exact_planner(constants, risk_prices), constants)
 
 
-def tuned(scenario: str) -> tuple[Constants, ...]:
+def tuned(scenario: Scenario) -> tuple[Constants, ...]:
     """Return the constants tuned for a scenario, the priced planner's first."""
     return tuple(load_constants(scenario, variant) for variant in ("priced", "backlog", "replan"))
 
 
-def lookahead(name: str, scenario: str) -> Policy:
+def lookahead(name: str, scenario: Scenario) -> Policy:
     """Return look-ahead over the forecast; the best static plan, where one was tuned, is a candidate."""
     return LookAhead(name, tuned(scenario), (load_static(scenario),) if is_tuned(scenario) else ())
 
@@ -94,14 +94,14 @@ COMPETITORS = (
 )
 
 
-def clairvoyant(name: str, scenario: str, epochs: int) -> Reference:
+def clairvoyant(name: str, scenario: Scenario, epochs: int) -> Reference:
     """Return the clairvoyant over the plans of all `COMPETITORS` (best-static only where one was tuned)."""
     names = [other for other in COMPETITORS if other != "best-static" or is_tuned(scenario)]
     competitors = [make_policy(other, scenario) for other in names]
     return Clairvoyant(name, tuned(scenario), competitors, epochs)
 
 
-ENTRIES: dict[str, tuple[str, Callable[[str, str], Policy | Reference]]] = {
+ENTRIES: dict[str, tuple[str, Callable[[str, Scenario], Policy | Reference]]] = {
     "random": ("random cuts and levels: the floor", lambda name, scenario: Random()),
     **{
         name: (text, partial(_every_epoch, plan))
@@ -121,27 +121,27 @@ ENTRIES: dict[str, tuple[str, Callable[[str, str], Policy | Reference]]] = {
     },
     "static-astar": (
         "exact A* once, on the first problem of the episode; kept",
-        lambda name, scenario: Static(name, astar(scenario)),
+        partial(astar, Static),
     ),
     "periodic-astar": (
         "exact A* every 10 epochs",
-        lambda name, scenario: Periodic(name, astar(scenario), 10),
+        partial(astar, Periodic),
     ),
     "event-astar": (
         "exact A* when the chain, a link, a reboot or a power mode changed",
-        lambda name, scenario: OnEvent(name, astar(scenario)),
+        partial(astar, OnEvent),
     ),
     "replan-astar": (
         "exact A* every epoch, loads spread over a tuned horizon",
-        lambda name, scenario: EveryEpoch(name, astar(scenario)),
+        partial(astar, EveryEpoch),
     ),
     "priced": (
         "exact A* every epoch under constant prices, tuned jointly on training windows",
-        lambda name, scenario: EveryEpoch(name, astar(scenario, "priced")),
+        partial(astar, EveryEpoch, variant="priced"),
     ),
     "priced-backlog": (
         "as priced, the bottleneck's price following the backlog",
-        lambda name, scenario: EveryEpoch(name, astar(scenario, "backlog")),
+        partial(astar, EveryEpoch, variant="backlog"),
     ),
     "best-static": (
         "one plan for every slot index, the best found by realised J on training windows",
@@ -167,7 +167,7 @@ ENTRIES: dict[str, tuple[str, Callable[[str, str], Policy | Reference]]] = {
 NAMES = tuple(ENTRIES)
 
 
-def make_policy(name: str, scenario: str) -> Policy:
+def make_policy(name: str, scenario: Scenario) -> Policy:
     """Build a competitor: as `make`, but references are refused."""
     policy = make(name, scenario)
     if isinstance(policy, Reference):
@@ -175,13 +175,13 @@ def make_policy(name: str, scenario: str) -> Policy:
     return policy
 
 
-def make(name: str, scenario: str) -> Policy | Reference:
+def make(name: str, scenario: Scenario) -> Policy | Reference:
     """Build a planner or schedule by name, with the constants tuned for a scenario.
 
     Raises
     ------
     ValueError
-        Unknown name.
+        Unknown name, or best-static where nothing was tuned for the scenario.
     """
     if name not in ENTRIES:
         raise ValueError(f"agent = {name!r}: must be one of {', '.join(NAMES)}, or the path of a .zip")

@@ -13,32 +13,38 @@ from sat_env.problem import PlanningProblem
 Planner = Callable[[PlanningProblem], Plan | None]
 
 
-class EveryEpoch:
-    """Ask the planner anew for every job."""
+class Schedule:
+    """A planner, and the plan of it that is kept.
 
-    def __init__(self, name: str, planner: Planner) -> None:
+    Parameters
+    ----------
+    name : str
+    planner : callable
+    settings : object
+        What the planner was built with: see `sat_env.policy.Policy`.
+    """
+
+    def __init__(self, name: str, planner: Planner, settings: object = None) -> None:
         self.name = name
         self.planner = planner
+        self.settings = settings
+        self._plan: Plan | None = None
 
     def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Nothing is carried over."""
+        """Forget the plan."""
+        self._plan = None
+
+
+class EveryEpoch(Schedule):
+    """Ask the planner anew for every job."""
 
     def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the planner's plan of this problem."""
         return self.planner(problem)
 
 
-class Static:
+class Static(Schedule):
     """Keep the plan of the episode's first problem: one (cuts, levels) per slot, repaired where it must."""
-
-    def __init__(self, name: str, planner: Planner) -> None:
-        self.name = name
-        self.planner = planner
-        self._plan: Plan | None = None
-
-    def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Forget the plan."""
-        self._plan = None
 
     def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the first plan."""
@@ -47,41 +53,25 @@ class Static:
         return self._plan
 
 
-class Periodic:
-    """Ask the planner every `period` epochs and keep its plan in between."""
+class Periodic(Schedule):
+    """Ask the planner every `PERIOD` epochs and keep its plan in between."""
 
-    def __init__(self, name: str, planner: Planner, period: int) -> None:
-        self.name = name
-        self.planner = planner
-        self.period = period
-        self._age = 0
-        self._plan: Plan | None = None
-
-    def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Forget the plan."""
-        self._plan = None
+    PERIOD = 10
+    _age = 0
 
     def act(self, problem: PlanningProblem) -> Plan | None:
-        """Return the current plan, a new one when it is `period` epochs old."""
-        if self._plan is None or self._age >= self.period:
+        """Return the current plan, a new one when it is `PERIOD` epochs old."""
+        if self._plan is None or self._age >= self.PERIOD:
             self._plan = self.planner(problem)
             self._age = 0
         self._age += 1
         return self._plan
 
 
-class OnEvent:
+class OnEvent(Schedule):
     """Ask the planner when something it planned with has changed: the chain, a link's state, a reboot, a mode."""
 
-    def __init__(self, name: str, planner: Planner) -> None:
-        self.name = name
-        self.planner = planner
-        self._plan: Plan | None = None
-        self._seen: tuple[bytes, ...] = ()
-
-    def reset(self, spec: PolicySpec, seed: int) -> None:
-        """Forget the plan."""
-        self._plan = None
+    _seen: tuple[bytes, ...] = ()
 
     def act(self, problem: PlanningProblem) -> Plan | None:
         """Return the current plan, a new one after an event."""
@@ -103,6 +93,7 @@ class Random:
     """Draw cuts and levels uniformly: the floor of every table."""
 
     name = "random"
+    settings = None
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)

@@ -91,7 +91,7 @@ def main(args: Args) -> None:
 def measure(name: str, args: Args) -> dict[str, float]:
     """Return the figures of one scenario."""
     prepared = prepare(load_scenario(name))
-    constants = tuned_constants(name)
+    constants = tuned_constants(prepared.scenario)
     follow = priced_plans(constants, prepared)
     maker, handle = CandidateMaker(prepared.world, constants), Handle(prepared.world)
     simulator = Simulator(prepared, args.worlds, "train")

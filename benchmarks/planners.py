@@ -136,7 +136,7 @@ def plans_per_s_of(scenario: str, epochs: int) -> float:
     world = prepare(load_scenario(scenario)).world
     simulator = Simulator(prepare(load_scenario(scenario)), 64)
     simulator.begin(seeds=np.arange(64, dtype=np.uint64))
-    constants = load_constants(scenario, "priced")
+    constants = load_constants(load_scenario(scenario), "priced")
     spent_s = []
     for _ in range(epochs):
         costs = tabulate(world, simulator.problems)

@@ -128,8 +128,9 @@ Played = tuple[str, str, NDArray[np.float64], NDArray[np.float64]]  # label, rol
 
 def tuned(name: str) -> Schedules:
     """Return what `baselines.tune` found for a named scenario."""
-    found = {variant: load_constants(name, variant) for variant in ("replan", "priced", "backlog")}
-    return Schedules(static=load_static(name), **found)
+    scenario = load_scenario(name)
+    found = {variant: load_constants(scenario, variant) for variant in ("replan", "priced", "backlog")}
+    return Schedules(static=load_static(scenario), **found)
 
 
 def tuned_anew(scenario: Scenario, count: int) -> Schedules:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +21,11 @@ from sat_env.scenario import Elements, Scenario, load_scenario, require
 from sat_env.world import load_model, prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
+OWN = ("sat_env", "agents", "baselines", "benchmarks", "train.py", "eval.py")
+"""What the project folder holds that is the project's, unlike a virtual environment or a user's own code."""
+
+PROMPT_TOKENS, GENERATED_TOKENS = 512.0, 32.0
+"""Of a request, where a language model takes the place of one for images."""
 
 
 def fail_cleanly(main: Callable[[], None]) -> None:
@@ -30,7 +37,7 @@ def fail_cleanly(main: Callable[[], None]) -> None:
         main()
     except ValueError as error:
         innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        if not innermost.is_relative_to(PROJECT):
+        if not any(innermost.is_relative_to(PROJECT / own) for own in OWN):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -64,40 +71,43 @@ def resolve(scenario: str, elements: str | None = None, model: str | None = None
 def swap_model(scenario: Scenario, model: str) -> Scenario:
     """Return the scenario with another model, its load and memory kept in proportion.
 
-    Memory of a satellite scales with the weights, so that as many satellites hold the new model as held the
-    old one; items of a job scale so that a job computes as many FLOPs. For a language model a job becomes
-    requests of `prompt_tokens` with `generated_tokens` to generate.
+    Memory of a satellite scales with weights and KV cache, so that as many satellites hold the new model as held
+    the old one; items of a job scale so that a job computes as many FLOPs. A language model in a scenario of images
+    gets requests of `PROMPT_TOKENS` with `GENERATED_TOKENS` to generate.
     """
-    old = load_model(scenario)
     is_llm = model.startswith(("llama", "qwen"))
     if model.endswith(".json"):
         require(Path(model).is_file(), "model", model, "a known name or an existing config.json")
         is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8")
-    changed = scenario.replace(
-        **{
-            "model.profile": model,
-            "model.units": 0,
-            "jobs.kind": "llm" if is_llm else "images",
-            "jobs.prompt_tokens": 512.0,
-            "jobs.generated_tokens": 32.0 if is_llm else scenario.jobs.generated_tokens,
-        }
-    )
-    new = load_model(changed)
-    units = min(scenario.model.units, new.n_blocks) if scenario.model.units else 0
-    flops = old.flops_per_item.sum() * (scenario.jobs.prompt_tokens if scenario.jobs.kind == "llm" else 1.0)
-    per_item = new.flops_per_item.sum() * (512.0 if is_llm else 1.0)
-    items = max(1.0, round(float(scenario.jobs.items * flops / per_item)))
-    kv = new.kv_bytes_per_token.sum() * items * (1 + scenario.jobs.burst) * (512.0 + 32.0 if is_llm else 0.0)
-    growth = float((new.weight_bytes.sum() + kv) / old.weight_bytes.sum())
+    units = scenario.model.units
+    whole = scenario.replace(**{"model.units": 0})
+    changed = whole.replace(**{"model.profile": model, "jobs.kind": "llm" if is_llm else "images"})
+    if is_llm and scenario.jobs.kind == "images":
+        tokens = {"jobs.prompt_tokens": PROMPT_TOKENS, "jobs.generated_tokens": GENERATED_TOKENS}
+        changed = changed.replace(**tokens)
+    items = max(1.0, round(scenario.jobs.items * _item_flops(whole) / _item_flops(changed)))
+    changed = changed.replace(**{"jobs.items": items})
+    growth = _model_bytes(changed) / _model_bytes(whole)
     return changed.replace(
         **{
-            "model.units": units,
-            "jobs.items": items,
-            "jobs.micro_batches": scenario.jobs.micro_batches,
+            "model.units": min(units, load_model(changed).n_blocks),
             "payload.memory_bytes": scenario.payload.memory_bytes * growth,
             "ground.memory_bytes": scenario.ground.memory_bytes * growth,
         }
     )
+
+
+def _item_flops(scenario: Scenario) -> float:
+    """Return the FLOPs of an image, or of a request's prompt."""
+    per_item = float(load_model(scenario).flops_per_item.sum())
+    return per_item * (scenario.jobs.prompt_tokens if scenario.jobs.kind == "llm" else 1.0)
+
+
+def _model_bytes(scenario: Scenario) -> float:
+    """Return weights and the KV cache of the largest job."""
+    profile, jobs = load_model(scenario), scenario.jobs
+    tokens = jobs.items * (1 + jobs.burst) * (jobs.prompt_tokens + jobs.generated_tokens)
+    return float((profile.weight_bytes + profile.kv_bytes_per_token * tokens).sum())
 
 
 def describe_input(scenario: Scenario) -> list[str]:
@@ -116,7 +126,7 @@ def describe_input(scenario: Scenario) -> list[str]:
 
 def show_and_write(
     console: Console,
-    policies_for: Callable[[str], Sequence[Policy]],
+    policies_for: Callable[[Scenario], Sequence[Policy]],
     scenarios: Sequence[Scenario],
     count: int,
     seed: int,
@@ -126,11 +136,12 @@ def show_and_write(
 
     An interruption keeps what was played: the table and the file then hold those rows.
     """
-    policies = {scenario.name: policies_for(scenario.name) for scenario in scenarios}
+    policies = {scenario.name: policies_for(scenario) for scenario in scenarios}
     require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
     for found in policies.values():
         names = [policy.name for policy in found]
         require(len(set(names)) == len(names), "agents", names, "of different names")
+    entries = {name: {p.name: entry_hash(p) for p in found} for name, found in policies.items()}
     rows: list[Row] = []
     total = sum(len(found) for found in policies.values()) * count
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -147,14 +158,14 @@ def show_and_write(
         return
     console.print(results_table(rows))
     if out is not None:
-        played = {row.scenario for row in rows}
-        entries = {p.name: entry_hash(p) for found in policies.values() for p in found}
+        worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
+        played = {(row.scenario, row.entry) for row in rows}
         write_results(
             out,
             Results(
                 SCHEMA_VERSION,
-                {name: entries[name] for name in {row.entry for row in rows}},
-                {scenario.name: world_of(scenario) for scenario in scenarios if scenario.name in played},
+                {name: {e: h for e, h in entries[name].items() if (name, e) in played} for name in worlds},
+                worlds,
                 (this_run(sys.argv),),
                 tuple(rows),
             ),
@@ -163,6 +174,9 @@ def show_and_write(
 
 
 def entry_hash(policy: Policy) -> str:
-    """Return what identifies a policy: the hash of its file, or of its class and settings."""
-    path = getattr(policy, "path", None)
-    return file_hash(path) if path is not None else f"{type(policy).__module__}.{policy.name}"
+    """Return the SHA-256 that tells a policy from others of its name; of what: see `sat_env.policy.Policy`."""
+    kind = type(policy)
+    if not hasattr(policy, "path") and hasattr(policy, "settings"):
+        text = f"{kind.__module__}.{kind.__qualname__} {policy.name} {policy.settings!r}"
+        return hashlib.sha256(text.encode()).hexdigest()
+    return file_hash(getattr(policy, "path", None) or inspect.getfile(kind))

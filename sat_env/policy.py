@@ -31,7 +31,11 @@ class PolicySpec:
 
 
 class Policy(Protocol):
-    """Decides one plan a problem. It sees PlanningProblems and nothing else."""
+    """Decides one plan a problem. It sees PlanningProblems and nothing else.
+
+    Results files tell policies of one name apart by a hash: of the file at `path` where there is one, of the class
+    and the repr of `settings` where there are some, else of the file of the class.
+    """
 
     name: str
 

@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 from conftest import calm, small
 
+from agents.planner import tuned_constants
 from baselines import NAMES, make
 from baselines.batch import fixed_plans, play, priced_plans
 from baselines.branches import Branches, best, menu
 from baselines.clairvoyant import Clairvoyant
 from baselines.imagination import imagined_traces, know, unseen_states
 from baselines.lookahead import LookAhead
-from baselines.priced import Constants, load_constants, load_static, prices
+from baselines.priced import Constants, is_tuned, load_constants, load_static
 from baselines.registry import COMPETITORS, exact_planner, make_policy
 from baselines.risk import mean_wait_s, risk_prices
 from baselines.schedule import EveryEpoch, Static
 from baselines.tune import gains_for_sure, tune
+from sat_env.commands import entry_hash
 from sat_env.evaluation.runner import Reference, episodes, run_episode
 from sat_env.faults import outage_law
 from sat_env.plan import Plan
-from sat_env.planning.costs import Prices
-from sat_env.problem import PlanningProblem, Problems
+from sat_env.problem import Problems
 from sat_env.scenario import Faults, load_scenario
 from sat_env.simulator import Simulator
 from sat_env.state import State
@@ -45,17 +46,10 @@ def rush():
     return prepare(busy())
 
 
-def exact(constants):
-    def of(problem: PlanningProblem) -> Prices:
-        return Prices(*(field[0] for field in prices(constants, problem.world, problem.problems)))
-
-    return exact_planner(constants, of)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_plays(name):
     scenario = small(load_scenario("WalkerOutage"), episode_epochs=4)
-    policy = make(name, "WalkerOutage")
+    policy = make(name, load_scenario("WalkerOutage"))
     assert policy.name == name
     assert isinstance(policy, Reference) == name.startswith("clairvoyant")
     metrics = run_episode(policy, prepare(scenario), episodes(scenario, "test", 1, 0)[0], "test")
@@ -64,11 +58,36 @@ def test_every_name_plays(name):
 
 def test_unknown_names_and_references_are_refused():
     with pytest.raises(ValueError, match="agent = 'clever'"):
-        make("clever", "WalkerOutage")
+        make("clever", load_scenario("WalkerOutage"))
     with pytest.raises(ValueError, match="agent = 'clairvoyant': a reference"):
-        make_policy("clairvoyant", "WalkerOutage")
-    with pytest.raises(ValueError, match="nothing tuned for scenario 'Nowhere'"):
-        make("best-static", "Nowhere")
+        make_policy("clairvoyant", load_scenario("WalkerOutage"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "Nowhere"}, {"model.profile": "vit-l"}, {"motion.altitude_km": 700.0}]
+)
+def test_what_was_tuned_for_another_world_is_not_used(change):
+    rush = load_scenario("WalkerRush")
+    assert is_tuned(rush) and load_constants(rush, "priced") != Constants()
+    other = rush.replace(**change)
+    assert not is_tuned(other)
+    assert load_constants(other, "priced") == tuned_constants(other) == Constants()
+    with pytest.raises(
+        ValueError, match=r"^agent = 'best-static': nothing is tuned for this .*baselines\.tune"
+    ):
+        make("best-static", other)
+    for name in set(NAMES) - {"best-static"}:
+        make(name, other)
+
+
+def test_a_policy_says_what_it_was_built_with():
+    outage, rush = load_scenario("WalkerOutage"), load_scenario("WalkerRush")
+    told = {name: entry_hash(make(name, rush)) for name in NAMES}
+    assert len(set(told.values())) == len(NAMES)
+    assert told == {name: entry_hash(make(name, rush)) for name in NAMES}
+    for name in ("priced", "best-static", "lookahead", "clairvoyant"):
+        assert told[name] != entry_hash(make(name, outage)), name
+    assert told["uniform"] == entry_hash(make("uniform", outage))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +97,7 @@ def test_unknown_names_and_references_are_refused():
 def test_worlds_side_by_side_play_as_one_policy_does(rush, constants):
     chosen = episodes(rush.scenario, "test", 2, 5)
     together = play(rush, chosen, "test", priced_plans(constants, rush))
-    policy = EveryEpoch("exact", exact(constants))
+    policy = EveryEpoch("exact", exact_planner(constants))
     alone = [run_episode(policy, rush, episode, "test") for episode in chosen]
     assert together.j_s.tolist() == [metrics.j_s for metrics in alone]
     assert together.drop_share.tolist() == [metrics.drop_share for metrics in alone]
@@ -116,9 +135,8 @@ def test_what_does_not_gain_for_sure_is_not_kept():
 
 def test_tuned_constants_are_read():
     for name in ("WalkerOutage", "WalkerRush"):
-        assert load_constants(name, "replan").bottleneck == 0.0
-        load_static(name).check(6, 12, 6)
-    assert load_constants("Nowhere", "priced") == Constants()
+        assert load_constants(load_scenario(name), "replan").bottleneck == 0.0
+        load_static(load_scenario(name)).check(6, 12, 6)
     with pytest.raises(ValueError, match=r"horizon = 0\.5"):
         Constants(horizon=0.5)
     with pytest.raises(ValueError, match=r"decline = -1"):
@@ -155,12 +173,13 @@ def test_branches_foretell_the_true_simulator(rush):
 def test_the_clairvoyant_is_never_beaten_on_the_job_it_sees(rush):
     # Asked at every epoch along its own way: no competitor's plan would have ended this job sooner.
     names = [name for name in COMPETITORS if name != "lookahead"]
-    competitors = [make_policy(name, "WalkerRush") for name in names]
+    tuned_for = load_scenario("WalkerRush")
+    competitors = [make_policy(name, tuned_for) for name in names]
     one_job = Clairvoyant("one-job", (Constants(),), competitors, epochs=1)
     episode = episodes(rush.scenario, "test", 1, 2)[0]
     sim = Simulator(rush, 1, "test")
     sim.begin(seeds=np.array([episode.seed], np.uint64), windows=np.array([episode.window]))
-    asked = [make_policy(name, "WalkerRush") for name in names]
+    asked = [make_policy(name, tuned_for) for name in names]
     for _ in range(10):
         problem = sim.problem()
         chosen = one_job.act_knowing(sim)

@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from sat_env.commands import fail_cleanly, swap_model
+from sat_env.evaluation.results import load_results
+from sat_env.evaluation.runner import world_of
+from sat_env.scenario import load_scenario
+
 pytest.importorskip("stable_baselines3")
 
 TINY = ("--steps", "4096", "--episodes", "1")
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 def broken_tle(folder: Path) -> str:
@@ -52,6 +55,7 @@ BAD = {
     "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
     "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
     "not in the zoo": lambda f: ("eval.py", "--agents", "zoo:clever"),
+    "best plan of another model": lambda f: ("eval.py", "--agents", "best-static", "--model", "vit-l"),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "block too large": lambda f: (
@@ -169,3 +173,75 @@ def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
     assert "halves" in played.stdout
     twice = run("eval.py", "--agents", "random,random", "--scenarios", "PaperStatic", "--episodes", "1")
     assert twice.returncode == 2 and "different names" in twice.stderr
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_errors_of_the_project_s_own_code_are_bad_input(own, tmp_path, monkeypatch, capsys):
+    # A virtual environment in the checkout is no part of the project.
+    monkeypatch.setattr("sat_env.commands.PROJECT", tmp_path)
+    file = tmp_path / ("sat_env/module.py" if own else ".venv/lib/library.py")
+    code = compile("def fail():\n    raise ValueError('level = 7:\\n must be 1')", str(file), "exec")
+    exec(code, found := {})
+    with pytest.raises(SystemExit if own else ValueError):
+        fail_cleanly(found["fail"])
+    assert capsys.readouterr().err == ("error: level = 7: must be 1\n" if own else "")
+
+
+@pytest.mark.parametrize("name", ["StarlinkLLM", "WalkerOutage", "WalkerEclipse", "PaperStatic"])
+def test_a_model_in_its_own_place_changes_nothing(name):
+    scenario = load_scenario(name)
+    assert swap_model(scenario, scenario.model.profile) == scenario
+
+
+def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the_old():
+    llama = load_scenario("StarlinkLLM")
+    qwen = swap_model(llama, "qwen2.5-7b")
+    assert (qwen.jobs.prompt_tokens, qwen.jobs.generated_tokens) == (512.0, 64.0)
+    assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
+    images = swap_model(llama, "vit-g")
+    assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
+
+
+def test_only_a_registered_scenario_has_an_environment_id():
+    scenario = load_scenario("PaperStatic")
+    assert world_of(scenario).environment_id == "sat_env/PaperStatic-v0"
+    assert world_of(scenario.replace(epoch_s=31.0)).environment_id is None
+    assert world_of(scenario.replace(name="Mine")).environment_id is None
+
+
+def test_results_name_the_policies_of_every_scenario(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_POLICY, encoding="utf-8")
+    out = tmp_path / "results.json"
+    played = subprocess.run(
+        [sys.executable, str(ROOT / "eval.py"), "--agents", "mine:Halves,zoo:rollouts,priced", "--scenarios",
+         "WalkerOutage,WalkerRush", "--episodes", "1", "--out", str(out)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert played.returncode == 0, played.stderr
+    entries = load_results(out).entries
+    for name, same in (("halves", True), ("zoo:rollouts", False), ("priced", False)):
+        assert (entries["WalkerOutage"][name] == entries["WalkerRush"][name]) == same, name
+    board = run("-m", "sat_env.evaluation.report", str(out))
+    assert board.returncode == 0 and board.stdout.count("zoo:rollouts") == 2 and not board.stderr
+    assert (
+        run("-m", "sat_env.evaluation.report").stderr
+        == "error: results files = []: must be one or more paths\n"
+    )
+
+
+def test_a_changed_world_plays_untuned_and_says_so(tmp_path):
+    arguments = (
+        "--agents",
+        "priced,static-astar",
+        "--scenarios",
+        "PaperStatic",
+        "--model",
+        "vit-l",
+        "--episodes",
+        "1",
+    )
+    out = tmp_path / "results.json"
+    played = run("eval.py", *arguments, "--out", str(out))
+    assert played.returncode == 0, played.stderr
+    assert played.stdout.count("nothing is tuned for this PaperStatic") == 1
+    assert load_results(out).worlds["PaperStatic"].environment_id is None

@@ -24,10 +24,11 @@ def test_five_jobs() -> None:
     # in time, at the accuracy limit, dropped, over the limit, late
     assert metrics.j_s == pytest.approx((1 + 2 + 10 + 10 + 20) / 5)
     assert (metrics.n_jobs, metrics.n_dropped, metrics.n_over_limit) == (5, 1, 1)
-    assert (metrics.n_delivered, metrics.drop_share) == (4, 0.2)
-    assert metrics.latency_mean_s == pytest.approx((1 + 2 + 4 + 30) / 4)
-    assert metrics.latency_p50_s == 3.0
-    assert metrics.latency_p95_s == pytest.approx(np.percentile([1, 2, 4, 30], 95))
+    assert (metrics.n_delivered, metrics.n_within_limit, metrics.drop_share) == (4, 3, 0.2)
+    # What is over the limit failed: the time it took is nobody's latency.
+    assert metrics.latency_mean_s == pytest.approx((1 + 2 + 30) / 3)
+    assert metrics.latency_p50_s == 2.0
+    assert metrics.latency_p95_s == pytest.approx(np.percentile([1, 2, 30], 95))
     assert metrics.accuracy_drop == pytest.approx(0.06 / 4)
     assert (metrics.sent_bytes, metrics.energy_j, metrics.reload_bytes) == (21, 9, 7)
     assert metrics.decision_p50_ms == 1.0
@@ -44,6 +45,15 @@ def test_all_dropped_is_the_deadline() -> None:
         is metrics.accuracy_drop
         is None
     )
+
+
+def test_all_over_the_limit_have_no_latency_but_an_accuracy() -> None:
+    metrics = episode_metrics(
+        **{**JOBS, "dropped": [False] * 5, "latency_s": [1.0] * 5, "accuracy_drop": [0.3] * 5}
+    )
+    assert (metrics.n_delivered, metrics.n_over_limit, metrics.j_s) == (5, 5, 12.0)
+    assert metrics.latency_mean_s is metrics.latency_p50_s is metrics.latency_p95_s is None
+    assert metrics.accuracy_drop == pytest.approx(0.3)
 
 
 @given(

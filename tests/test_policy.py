@@ -27,8 +27,9 @@ def short():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scenario", ["WalkerOutage", "PaperStatic"])
 def test_every_planner_plays(name, scenario):
-    played = small(load_scenario(scenario), episode_epochs=6)
-    (row,) = evaluate([make(name, scenario)], played, 1, 0)
+    tuned_for = load_scenario(scenario)
+    played = small(tuned_for, episode_epochs=6)
+    (row,) = evaluate([make(name, tuned_for)], played, 1, 0)
     assert row.entry == name and row.metrics.n_jobs == 6
     assert 0 < row.metrics.j_s <= played.jobs.deadline_s
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
-from sat_env.evaluation.report import leaderboard_markdown, results_table, summarise
+from sat_env.evaluation.report import leaderboard_markdown, main, results_table, summarise
 from sat_env.evaluation.results import (
     Results,
     Row,
@@ -24,12 +24,12 @@ from sat_env.evaluation.results import (
 )
 
 
-def metrics(latency_s: float, n_jobs: int = 2, dropped: bool = False) -> EpisodeMetrics:
+def metrics(latency_s: float, n_jobs: int = 2, dropped: bool = False, loss: float = 0.005) -> EpisodeMetrics:
     return episode_metrics(
         latency_s=[latency_s] * n_jobs,
         deadline_s=[60.0] * n_jobs,
         dropped=[dropped] * n_jobs,
-        accuracy_drop=[0.005] * n_jobs,
+        accuracy_drop=[loss] * n_jobs,
         sent_bytes=[2e6] * n_jobs,
         energy_j=[100.0] * n_jobs,
         reload_bytes=[0.0] * n_jobs,
@@ -44,8 +44,8 @@ def results(
     entry: str = "uniform", *rows: tuple[int, EpisodeMetrics], scenario: str = "PaperStatic"
 ) -> Results:
     return Results(
-        schema_version=1,
-        entries={entry: "0" * 64},
+        schema_version=2,
+        entries={scenario: {entry: "0" * 64}},
         worlds={scenario: World("sat_env/PaperStatic-v0", "1" * 64, "2" * 64)},
         runs=(RUN,),
         rows=tuple(Row(entry, scenario, seed=0, episode=episode, run=0, metrics=m) for episode, m in rows),
@@ -118,11 +118,19 @@ def test_merge_keeps_every_row_and_its_run() -> None:
     assert merge([SMALL]) == SMALL
 
 
+def test_an_entry_may_be_another_policy_on_every_scenario() -> None:
+    # as zoo:rollouts is: a file a scenario
+    elsewhere = results("uniform", (0, metrics(2.0)), scenario="WalkerRush")
+    elsewhere = replace(elsewhere, entries={"WalkerRush": {"uniform": "f" * 64}})
+    both = merge([SMALL, elsewhere])
+    assert both.entries == {"PaperStatic": {"uniform": "0" * 64}, "WalkerRush": {"uniform": "f" * 64}}
+
+
 def test_merge_refuses_conflicts() -> None:
     with pytest.raises(ValueError, match=r"repeats .*'uniform'.*; allowed: each"):
         merge([SMALL, SMALL])
-    with pytest.raises(ValueError, match=r"entries\['uniform'\] is f+; allowed: 0+, as in"):
-        merge([SMALL, replace(SMALL, entries={"uniform": "f" * 64})])
+    with pytest.raises(ValueError, match=r"entries\['PaperStatic'\]\['uniform'\] is f+; allowed: 0+, as in"):
+        merge([SMALL, replace(SMALL, entries={"PaperStatic": {"uniform": "f" * 64}})])
     changed = replace(SMALL.worlds["PaperStatic"], trace_hash="f" * 64)
     with pytest.raises(ValueError, match=r"worlds\['PaperStatic'\] is .*; allowed: .*, as in"):
         merge([SMALL, replace(SMALL, worlds={"PaperStatic": changed})])
@@ -141,7 +149,7 @@ def change(document: dict, where: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema_version", 2, "schema_version is 2; allowed: 1"),
+        ("schema_version", 1, "schema_version is 1; allowed: 2"),
         ("rows/0/metrics/j_s", "fast", r"results.rows\[0\].metrics.j_s is 'fast'; allowed: a finite number"),
         ("rows/0/metrics/j_s", float("nan"), "j_s is nan; allowed: a finite number"),
         ("rows/0/metrics/n_jobs", 1.5, "n_jobs is 1.5; allowed: an integer"),
@@ -195,6 +203,41 @@ ROWS = merge(
 ).rows
 
 
+def write(folder: Path, *parts: Results) -> list[str]:
+    paths = [str(folder / f"{number}.json") for number in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        write_results(path, part)
+    return paths
+
+
+def test_files_of_several_authors_make_one_leaderboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = results("greedy", (0, metrics(2.0)), (1, metrics(2.5)))
+    main(write(tmp_path, SMALL, greedy))
+    assert capsys.readouterr().out == leaderboard_markdown(merge([SMALL, greedy]).rows)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            results("greedy", (0, metrics(2.0))),
+            "episodes of 'greedy' on PaperStatic: 1, not all .* 'uniform' .2.",
+        ),
+        (
+            replace(SMALL, worlds={"PaperStatic": World(None, "9" * 64, "2" * 64)}),
+            r"worlds\['PaperStatic'\] is",
+        ),
+        (SMALL, "repeats"),
+    ],
+)
+def test_files_that_cannot_be_compared_are_refused(tmp_path: Path, other: Results, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        main(write(tmp_path, SMALL, other))
+    assert "\n" not in str(refusal.value)
+
+
 def test_summaries_weigh_jobs_and_rank_by_j() -> None:
     uniform, greedy, doomed = summarise(ROWS)
     assert (uniform.scenario, uniform.entry, greedy.entry, doomed.scenario) == (
@@ -210,6 +253,13 @@ def test_summaries_weigh_jobs_and_rank_by_j() -> None:
     assert doomed.latency_mean_s is None and doomed.accuracy_drop is None
 
 
+def test_jobs_over_the_limit_stand_in_their_own_column() -> None:
+    (one,) = summarise(results("lossy", (0, metrics(60.0, loss=0.3)), (1, metrics(4.0, n_jobs=6))).rows)
+    assert (one.over_limit_share, one.drop_share) == (0.25, 0.0)
+    assert (one.latency_mean_s, one.latency_p95_s) == (4.0, 4.0)
+    assert one.accuracy_drop == pytest.approx((2 * 0.3 + 6 * 0.005) / 8)
+
+
 def test_markdown_and_terminal_show_the_same_cells() -> None:
     import io
 
@@ -217,9 +267,9 @@ def test_markdown_and_terminal_show_the_same_cells() -> None:
 
     markdown = leaderboard_markdown(ROWS)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
-    assert {len(line) for line in lines} == {12}
+    assert {len(line) for line in lines} == {13}
     assert [line[1] for line in lines] == ["policy", "---", "uniform", "greedy", "doomed"]
-    assert lines[3][2:9] == ["31.500", "3.000", "3.000", "3.000", "2.00", "50.0", "0.50"]
+    assert lines[3][2:10] == ["31.500", "3.000", "3.000", "3.000", "2.00", "50.0", "0.0", "0.50"]
     assert lines[4][3:6] == ["-", "-", "-"]
 
     screen = io.StringIO()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sat_env.evaluation.statistics import Anchors, iqm, mean_interval, normalised_score, paired_difference
+from sat_env.evaluation.statistics import iqm, mean_interval, paired_difference
 
 finite = st.floats(-1e6, 1e6)
 quick = settings(deadline=None, derandomize=True, max_examples=50)
@@ -87,31 +87,9 @@ def test_strata_keep_their_share() -> None:
     assert plain.low < 5 < plain.high
 
 
-ANCHORS = Anchors(clairvoyant=2.0, replanner=3.0, static=5.0, all_failed=10.0)
-
-
-def test_score_meets_its_anchors() -> None:
-    scores = normalised_score([1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 99.0], ANCHORS)
-    assert scores.tolist() == [100, 100, 90, 80, 40, 0, -50, -100, -100]
-
-
-@given(pair=st.tuples(st.floats(0, 20), st.floats(0, 20)))
-@quick
-def test_a_lower_j_never_scores_worse(pair: tuple[float, float]) -> None:
-    better, worse = normalised_score(sorted(pair), ANCHORS)
-    assert better >= worse
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda: Anchors(2.0, 2.0, 5.0, 10.0),
-            "all_failed is .2.0, 2.0, 5.0, 10.0.; allowed: finite, strictly",
-        ),
-        (lambda: Anchors(2.0, 6.0, 5.0, 10.0), "allowed: finite, strictly increasing"),
-        (lambda: Anchors(2.0, 3.0, 5.0, np.inf), "allowed: finite, strictly increasing"),
-        (lambda: normalised_score([np.nan], ANCHORS), "j_s is empty or holds a number that is not finite"),
         (lambda: iqm([]), "x is empty"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), r"a, b have shapes \(2,\), \(1,\); allowed: the same"),
         (

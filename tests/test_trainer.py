@@ -102,9 +102,9 @@ def test_the_zoo_takes_the_best_run_and_eval_finds_it(trained, tmp_path, monkeyp
     assert zoo.listed() == ["PaperStatic-prices"]
     card = read_card(zoo.find("prices", "PaperStatic"))
     assert card.seed == 1 and card.command in capsys.readouterr().out
-    assert board.load("zoo:prices", "PaperStatic").name == "zoo:prices"
+    assert board.load("zoo:prices", load_scenario("PaperStatic")).name == "zoo:prices"
     with pytest.raises(ValueError, match="none for WalkerRush; the zoo holds PaperStatic-prices"):
-        board.load("zoo:prices", "WalkerRush")
+        board.load("zoo:prices", load_scenario("WalkerRush"))
 
 
 def test_the_zoo_refuses_what_is_too_large_or_of_another_world(trained, outage, tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ ACCURACY_LIMIT = 0.01
 class EpisodeMetrics:
     """Cost of one episode.
 
-    Latency and accuracy are those of delivered jobs, None where no job was delivered. Bytes and joules are
-    sums over all jobs, failed ones included: they were spent.
+    Latency is that of jobs delivered within the accuracy limit, accuracy that of all delivered jobs; None where
+    there was no such job. Bytes and joules are sums over all jobs, failed ones included: they were spent.
     """
 
     n_jobs: int
@@ -37,6 +37,11 @@ class EpisodeMetrics:
     def n_delivered(self) -> int:
         """Jobs that reached their end, over the accuracy limit or not."""
         return self.n_jobs - self.n_dropped
+
+    @property
+    def n_within_limit(self) -> int:
+        """Jobs delivered without losing more accuracy than allowed."""
+        return self.n_delivered - self.n_over_limit
 
     @property
     def drop_share(self) -> float:
@@ -61,7 +66,7 @@ def episode_metrics(
     Parameters
     ----------
     latency_s : (n_jobs,) array_like
-        Seconds from release to result; not read where dropped.
+        Seconds from release to result; counted only within the accuracy limit, not read where dropped.
     deadline_s : (n_jobs,) array_like
         Seconds from release, above 0.
     dropped : (n_jobs,) array_like of bool
@@ -105,8 +110,9 @@ def episode_metrics(
         raise ValueError(f"decision_ms is {decision_ms!r}; allowed: one or more finite numbers, 0 or more")
 
     over_limit = delivered & (np.where(delivered, loss, 0.0) > accuracy_limit)
-    counted = np.where(delivered & ~over_limit, np.fmin(latency, deadline), deadline)
-    arrived = latency[delivered]
+    within_limit = delivered & ~over_limit
+    counted = np.where(within_limit, np.fmin(latency, deadline), deadline)
+    arrived = latency[within_limit]
     median, p95 = np.percentile(arrived, [50, 95]).tolist() if arrived.size else (None, None)
     return EpisodeMetrics(
         n_jobs=is_dropped.size,
@@ -116,7 +122,7 @@ def episode_metrics(
         latency_mean_s=float(arrived.mean()) if arrived.size else None,
         latency_p50_s=median,
         latency_p95_s=p95,
-        accuracy_drop=float(loss[delivered].mean()) if arrived.size else None,
+        accuracy_drop=float(loss[delivered].mean()) if delivered.any() else None,
         sent_bytes=float(column("sent_bytes", sent_bytes).sum()),
         energy_j=float(column("energy_j", energy_j).sum()),
         reload_bytes=float(column("reload_bytes", reload_bytes).sum()),

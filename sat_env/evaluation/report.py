@@ -1,7 +1,13 @@
-"""Tables of results: the same columns for a terminal and for a document."""
+"""Tables of results: the same columns for a terminal and for a document.
+
+    python -m sat_env.evaluation.report mine.json theirs.json
+
+prints the leaderboard of results files as Markdown.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sat_env.evaluation.metrics import EpisodeMetrics
-from sat_env.evaluation.results import Row
+from sat_env.evaluation.results import Row, load_results, merge
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,11 +30,12 @@ class Summary:
     n_episodes: int
     n_jobs: int
     j_s: float  # mean over jobs, as is everything below but percentiles and accuracy
-    latency_mean_s: float | None  # over delivered jobs
+    latency_mean_s: float | None  # over jobs delivered within the accuracy limit
     latency_p50_s: float | None  # mean of the episodes' medians
     latency_p95_s: float | None  # mean of the episodes' 95th percentiles
     bytes_per_job: float
     drop_share: float
+    over_limit_share: float
     accuracy_drop: float | None  # over delivered jobs
     energy_j_per_job: float
     reload_bytes_per_job: float
@@ -77,20 +84,44 @@ def leaderboard_markdown(rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def main(paths: Sequence[str]) -> None:
+    """Print the leaderboard of results files.
+
+    Raises
+    ------
+    ValueError
+        No file, one that is none, files that cannot be merged, or entries that did not play the same episodes.
+    """
+    if not paths:
+        raise ValueError("results files = []: must be one or more paths")
+    rows = merge(load_results(path) for path in paths).rows
+    played: dict[str, dict[str, set[tuple[int, int]]]] = {}
+    for row in rows:
+        played.setdefault(row.scenario, {}).setdefault(row.entry, set()).add((row.seed, row.episode))
+    for scenario, by_entry in played.items():
+        (first, episodes), *others = by_entry.items()
+        for entry, theirs in others:
+            if theirs != episodes:
+                raise ValueError(
+                    f"episodes of {entry!r} on {scenario}: {len(theirs)}, not all of them those of {first!r} "
+                    f"({len(episodes)}); must be of the same seeds and numbers"
+                )
+    print(leaderboard_markdown(rows), end="")
+
+
 def _summary(scenario: str, entry: str, episodes: list[EpisodeMetrics]) -> Summary:
     jobs = np.array([one.n_jobs for one in episodes])
-    delivered = np.array([one.n_delivered for one in episodes])
 
     def per_job(field: str) -> float:
         return float(sum(getattr(one, field) for one in episodes) / jobs.sum())
 
-    def over_delivered(field: str, weighted: bool = True) -> float | None:
-        """Mean over the episodes that delivered something, by delivered jobs or by episodes."""
-        if not delivered.any():
+    def over(count: str, field: str, weighted: bool = True) -> float | None:
+        """Mean over the episodes that have such jobs, by their count or by episodes."""
+        some = [one for one in episodes if getattr(one, count)]
+        if not some:
             return None
-        some = np.flatnonzero(delivered)
-        values = [getattr(episodes[index], field) for index in some]
-        return float(np.average(values, weights=delivered[some] if weighted else None))
+        weights = [getattr(one, count) for one in some] if weighted else None
+        return float(np.average([getattr(one, field) for one in some], weights=weights))
 
     return Summary(
         scenario=scenario,
@@ -98,12 +129,13 @@ def _summary(scenario: str, entry: str, episodes: list[EpisodeMetrics]) -> Summa
         n_episodes=len(episodes),
         n_jobs=int(jobs.sum()),
         j_s=float(np.average([one.j_s for one in episodes], weights=jobs)),
-        latency_mean_s=over_delivered("latency_mean_s"),
-        latency_p50_s=over_delivered("latency_p50_s", weighted=False),
-        latency_p95_s=over_delivered("latency_p95_s", weighted=False),
+        latency_mean_s=over("n_within_limit", "latency_mean_s"),
+        latency_p50_s=over("n_within_limit", "latency_p50_s", weighted=False),
+        latency_p95_s=over("n_within_limit", "latency_p95_s", weighted=False),
         bytes_per_job=per_job("sent_bytes"),
         drop_share=per_job("n_dropped"),
-        accuracy_drop=over_delivered("accuracy_drop"),
+        over_limit_share=per_job("n_over_limit"),
+        accuracy_drop=over("n_delivered", "accuracy_drop"),
         energy_j_per_job=per_job("energy_j"),
         reload_bytes_per_job=per_job("reload_bytes"),
         decision_p50_ms=float(np.mean([one.decision_p50_ms for one in episodes])),
@@ -124,6 +156,7 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("p95 s", lambda one: _number(one.latency_p95_s, ".3f")),
     ("MB/job", lambda one: _number(one.bytes_per_job / 1e6, ".2f")),
     ("drops %", lambda one: _number(100 * one.drop_share, ".1f")),
+    ("over limit %", lambda one: _number(100 * one.over_limit_share, ".1f")),
     (
         "accuracy drop %",
         lambda one: "-" if one.accuracy_drop is None else _number(100 * one.accuracy_drop, ".2f"),
@@ -132,3 +165,9 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("reload MB/job", lambda one: _number(one.reload_bytes_per_job / 1e6, ".1f")),
     ("ms/decision", lambda one: _number(one.decision_p50_ms, ".3f")),
 )
+
+
+if __name__ == "__main__":
+    from sat_env.commands import fail_cleanly
+
+    fail_cleanly(lambda: main(sys.argv[1:]))

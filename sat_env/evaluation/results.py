@@ -1,7 +1,7 @@
 """The results file: who was measured, on which worlds, by which code, and what came out, episode by episode.
 
-One JSON object. Entries and worlds carry hashes, so that a changed policy file or a silent change of the
-dynamics shows; each row names the run that produced it, so that files from several machines can be merged.
+One JSON object. Entries and worlds carry hashes, so that a changed policy or a silent change of the dynamics
+shows; each row names the run that produced it, so that files from several machines can be merged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sat_env.evaluation.metrics import EpisodeMetrics
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = (
     "sat-env",
     "gymnasium",
@@ -39,7 +39,7 @@ PACKAGES = (
 class World:
     """Where episodes ran."""
 
-    environment_id: str
+    environment_id: str | None  # None where no registered environment is this scenario
     scenario_hash: str
     trace_hash: str  # of a fixed trace: it catches silent changes of the exogenous streams
 
@@ -71,7 +71,7 @@ class Results:
     """Content of a results file."""
 
     schema_version: int
-    entries: dict[str, str]  # name: hash of the policy file or of its settings
+    entries: dict[str, dict[str, str]]  # scenario name: entry name: hash, see `sat_env.policy.Policy`
     worlds: dict[str, World]  # scenario name: world
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
@@ -80,8 +80,8 @@ class Results:
         seen = set()
         for number, row in enumerate(self.rows):
             for field, value, allowed in (
-                ("entry", row.entry, self.entries),
                 ("scenario", row.scenario, self.worlds),
+                ("entry", row.entry, self.entries.get(row.scenario, {})),
                 ("run", row.run, range(len(self.runs))),
             ):
                 if value not in allowed:
@@ -166,14 +166,15 @@ def merge(parts: Iterable[Results]) -> Results:
     Raises
     ------
     ValueError
-        If an entry or scenario has two different hashes, or a row appears twice.
+        If an entry has two different hashes on a scenario, or a scenario has, or a row appears twice.
     """
-    entries: dict[str, str] = {}
+    entries: dict[str, dict[str, str]] = {}
     worlds: dict[str, World] = {}
     runs: list[Run] = []
     rows: list[Row] = []
     for part in parts:
-        _join("entries", entries, part.entries)
+        for scenario, of_scenario in part.entries.items():
+            _join(f"entries[{scenario!r}]", entries.setdefault(scenario, {}), of_scenario)
         _join("worlds", worlds, part.worlds)
         rows += [replace(row, run=row.run + len(runs)) for row in part.rows]
         runs += part.runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
 from sat_env.plan import Plan
 from sat_env.policy import Policy, PolicySpec
-from sat_env.scenario import Scenario
+from sat_env.scenario import Scenario, load_scenario, scenario_names
 from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
 from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
@@ -110,22 +110,22 @@ def evaluate(
     count: int,
     seed: int,
     split: Split = "test",
-    progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
     """Play the same `count` episodes with every policy; yield a row as each ends."""
     prepared = prepare(scenario)
     for policy in policies:
         for episode in episodes(scenario, split, count, seed):
             metrics = run_episode(policy, prepared, episode, split)
-            progress()
             yield Row(policy.name, scenario.name, seed, episode.index, 0, metrics)
 
 
 def world_of(scenario: Scenario) -> World:
     """Return what identifies a scenario in a results file, with the hash of a fixed trace."""
+    registered = scenario.name in scenario_names() and scenario == load_scenario(scenario.name)
     simulator = Simulator(prepare(scenario), 1, "test")
     simulator.begin(seeds=np.array([0], np.uint64))
-    return World(f"sat_env/{scenario.name}-v0", scenario.hash(), trace_hash(simulator.trace))
+    environment_id = f"sat_env/{scenario.name}-v0" if registered else None
+    return World(environment_id, scenario.hash(), trace_hash(simulator.trace))
 
 
 def trace_hash(trace: Trace) -> str:

@@ -1,17 +1,15 @@
-"""How sure a comparison is: interquartile means, paired bootstrap intervals, scores between anchors.
+"""How sure a comparison is: interquartile means and paired bootstrap intervals.
 
 References
 ----------
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021:
 interquartile mean and stratified bootstrap. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993:
-percentile interval. Marot et al., "Learning to run a Power Network Challenge: a Retrospective Analysis",
-2021: scores between reference runs.
+percentile interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -120,47 +118,6 @@ def paired_difference(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(differences, [tail, 100 - tail])
     return Interval(float(take(first) - take(second)), float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """J in seconds of the reference runs on the same episodes, best first: each better than the next.
-
-    Raises
-    ------
-    ValueError
-        If the order does not hold: a scale cannot be read off such runs.
-    """
-
-    clairvoyant: float  # scores 100
-    replanner: float  # scores 80
-    static: float  # scores 0
-    all_failed: float  # scores -100: every job counted as its deadline
-
-    def __post_init__(self) -> None:
-        costs = astuple(self)
-        if not (np.isfinite(costs).all() and (np.diff(costs) > 0).all()):
-            raise ValueError(
-                f"clairvoyant, replanner, static, all_failed is {costs}; allowed: finite, strictly increasing"
-            )
-
-
-def normalised_score(j_s: ArrayLike, anchors: Anchors) -> FloatArray:
-    """Score by linear interpolation: -100 all failed, 0 static, 80 re-planner, 100 clairvoyant.
-
-    Parameters
-    ----------
-    j_s : array_like
-        J in seconds, lower is better; any shape. Outside the anchors the score stays at 100 or -100.
-    anchors : Anchors
-        J of the reference runs.
-
-    Returns
-    -------
-    ndarray
-        Scores, of the shape of `j_s`.
-    """
-    return np.asarray(np.interp(_finite("j_s", j_s), astuple(anchors), (100.0, 80.0, 0.0, -100.0)))
 
 
 def _mean(x: FloatArray) -> FloatArray:
