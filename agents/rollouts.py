@@ -461,6 +461,5 @@ def rows_of(snapshot: Snapshot, which: Ints) -> Snapshot:
     """Return the snapshot of some of its worlds, repetitions allowed."""
     arrays = (snapshot.trace, snapshot.state, snapshot.problems)
     trace, state, problems = (type(part)._make(field[which] for field in part) for part in arrays)
-    return Snapshot(
-        trace, state, problems, snapshot.seeds[which], snapshot.episodes[which], snapshot.over[which]
-    )
+    seeds, episodes, over = snapshot.seeds[which], snapshot.episodes[which], snapshot.over[which]
+    return Snapshot(snapshot.scenario, trace, state, problems, seeds, episodes, over)

@@ -42,6 +42,7 @@ from sat_env.pipeline import JobRun, job_run, run, run_job
 from sat_env.plan import fit
 from sat_env.problem import PlanningProblem, Problems, empty_hops, empty_problems, planning_problem
 from sat_env.reward import TERMS, reward_terms
+from sat_env.scenario import Scenario
 from sat_env.state import State, empty_outcome, empty_state
 from sat_env.trace import (
     INITIAL_INTERVALS,
@@ -371,6 +372,7 @@ def make_scratch(world: World, job: JobRun) -> Scratch:
 class Snapshot(NamedTuple):
     """A copy of a simulator's worlds."""
 
+    scenario: Scenario
     trace: Trace
     state: State
     problems: Problems
@@ -609,6 +611,7 @@ class Simulator:
         """Return a copy of everything the worlds will ever depend on; plain arrays, so it can be pickled."""
         problems = copy_arrays(self.problems)  # first: describing brings the state up to date
         return Snapshot(
+            scenario=self.prepared.scenario,
             trace=copy_arrays(self.trace),
             state=copy_arrays(self.state),
             problems=problems,
@@ -625,12 +628,13 @@ class Simulator:
         ValueError
             The snapshot is of another number of worlds, or of another scenario.
         """
-        if snapshot.state.battery_j.shape != self.state.battery_j.shape:
+        if snapshot.scenario != self.prepared.scenario:
             raise ValueError(
-                f"snapshot = {snapshot.state.battery_j.shape[0]} worlds of "
-                f"{snapshot.state.battery_j.shape[1]} satellites: must be of the same scenario and "
-                f"{self.worlds} worlds"
+                f"snapshot = of {snapshot.scenario.name} ({snapshot.scenario.hash()}): must be of "
+                f"{self.prepared.scenario.name} ({self.prepared.scenario.hash()})"
             )
+        if len(snapshot.seeds) != self.worlds:
+            raise ValueError(f"snapshot = {len(snapshot.seeds)} worlds: must be {self.worlds}")
         self.trace = copy_arrays(snapshot.trace)
         self.state = copy_arrays(snapshot.state)
         self._problems = copy_arrays(snapshot.problems)
@@ -701,11 +705,11 @@ class Simulator:
         return copy
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.prepared.scenario, self.worlds, self.split, self.snapshot()
+        return self.split, self.snapshot()
 
     def __setstate__(self, saved: tuple[Any, ...]) -> None:
-        scenario, worlds, split, snapshot = saved
-        self.__init__(prepare(scenario), worlds, split)  # type: ignore[misc]
+        split, snapshot = saved
+        self.__init__(prepare(snapshot.scenario), len(snapshot.seeds), split)  # type: ignore[misc]
         self.restore(snapshot)
 
     def last_times_s(self) -> NDArray[np.float64]:

@@ -171,7 +171,7 @@ def test_branches_cost_what_the_world_then_does_and_leave_it_alone(rush):
     which = np.array([2, 0, 2, 1])
     declined = np.where(np.arange(4)[:, None] == 2, NO_PLAN, cuts[which])
     found = learner.futures_s(which, declined, levels[which])
-    for part, now in zip(before, sim.snapshot(), strict=True):
+    for part, now in zip(before[1:], sim.snapshot()[1:], strict=True):
         for old, new in zip(part, now, strict=True):
             np.testing.assert_array_equal(old, new)
     total = np.zeros(4)

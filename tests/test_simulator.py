@@ -363,3 +363,12 @@ def test_the_ground_is_expected_to_decode_as_long_as_it_does():
     assert sim.outcome.failed[0] == 0.0
     assert sim.state.ground_busy_s[0] == pytest.approx(sim.outcome.latency_s[0])
     assert sim.state.expected_ground_busy_s[0] == pytest.approx(sim.state.ground_busy_s[0])
+
+
+def test_a_snapshot_goes_back_to_its_own_scenario_only(harsh):
+    taken = simulator(harsh).snapshot()
+    other = Simulator(prepare(harsh.scenario.replace(epoch_s=harsh.scenario.epoch_s + 1.0)), 1, "train")
+    with pytest.raises(ValueError, match=r"snapshot = of WalkerOutage \(.*\): must be of WalkerOutage \("):
+        other.restore(taken)
+    with pytest.raises(ValueError, match="snapshot = 1 worlds: must be 2"):
+        Simulator(harsh, 2, "train").restore(taken)
