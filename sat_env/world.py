@@ -148,7 +148,7 @@ def load_model(scenario: Scenario) -> ModelProfile:
     if jobs.kind == "images":
         options["input_bytes"] = float(image_bytes(jobs.width, jobs.height))
     else:
-        options["prompt_tokens"] = int(jobs.prompt_tokens)
+        options["prompt_tokens"] = jobs.prompt_tokens
     profile = load_profile(model.profile, **options)  # type: ignore[arg-type]
     kind = {"images": "vit", "llm": "llm"}[jobs.kind]
     require(
@@ -268,7 +268,7 @@ def _world(
         error=np.ascontiguousarray(table.error_at(profile.n_blocks)[:, levels]),
         error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
         drop_knots=np.array(table.drop_knots),
-        tokens=jobs.generated_tokens if is_llm else 0.0,
+        tokens=float(jobs.generated_tokens) if is_llm else 0.0,
         token_flops=np.array(profile.token_flops),
         token_bytes=token_bytes,
         token_entries=entries,

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sat_env.compression.table import load_table, save_table
-from sat_env.scenario import FAULT_LEVELS, ScenarioError, load_scenario, scenario_from_dict, scenario_names
+from sat_env.scenario import (
+    FAULT_LEVELS,
+    Elements,
+    Ground,
+    ScenarioError,
+    Station,
+    Walker,
+    load_scenario,
+    scenario_from_dict,
+    scenario_names,
+)
 from sat_env.world import prepare
 
 
@@ -39,11 +50,18 @@ def test_hash_sees_what_the_compression_table_says(tmp_path):
 
 BAD = [
     ({"epoch_s": -1}, "epoch_s = -1"),
-    ({"epoch_s": "20"}, "must be a number"),
+    ({"epoch_s": "20"}, "epoch_s = '20': must be a finite number"),
+    ({"epoch_s": float("inf")}, "epoch_s = inf: must be a finite number"),
+    ({"windows": 20.5}, "windows = 20.5: must be a whole number"),
+    ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
     ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
+    ({"faults": {"level": ["harsh"]}}, "faults.level = ['harsh']: must be one of none, nominal, harsh"),
     ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),
+    ({"motion": [1]}, "motion.kind = [1]: must be one of 'walker', 'elements', 'surface'"),
+    ({"motion": {"kind": ["walker"]}}, "motion.kind = ['walker']: must be one of 'walker'"),
+    ({"motion": {"kind": "surface", "center_longitude_deg": 400.0}}, "center_longitude_deg = 400.0"),
     ({"motion": {"kind": "walker", "altitude_km": 20}}, "altitude_km = 20"),
     (
         {"motion": {"kind": "walker", "planes": 1, "per_plane": 4, "phasing": 0}, "chain": {"slots": 6}},
@@ -53,6 +71,8 @@ BAD = [
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
+    ({"chain": {"targets": [[48.0, 11.0], [500.0, 0.0]]}}, "chain.targets = (500.0, 0.0): must be (latitude"),
+    ({"chain": {"targets": [[48.0, -200.0]]}}, "chain.targets = (48.0, -200.0)"),
 ]
 
 
@@ -62,6 +82,39 @@ def test_bad_fields_are_named(change, message):
     with pytest.raises(ScenarioError) as caught:
         scenario_from_dict(base)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ground.contact": "sometimes"}, "ground.contact = 'sometimes': must be one of 'visible', 'always'"),
+        ({"jobs.items": "abc"}, "jobs.items = 'abc': must be a finite number"),
+        ({"links.backup": 1}, "links.backup = 1: must be true or false"),
+        ({"ground": Station("Boston", 42.36, -71.06)}, "scenario.ground = Station("),
+        ({"ground": Ground(contact="never", stations=(Station("B", 0.0, 0.0),))}, "ground.contact = 'never'"),
+        ({"motion": Walker(planes=8.5)}, "motion.planes = 8.5: must be a whole number"),
+        ({"motion.colour": "red"}, "scenario.motion.colour = 'red'"),
+        ({"epoch_s.colour": "red"}, "scenario.epoch_s.colour = 'red'"),
+        ({"colour": "red"}, "scenario.colour = 'red'"),
+    ],
+)
+def test_a_variant_is_checked_as_data_is(change, message):
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario("WalkerOutage").replace(**change)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_variant_takes_instances_numpy_numbers_and_fields_of_a_part_given_whole():
+    scenario = load_scenario("WalkerOutage")
+    elements = Elements(file="shell.tle")
+    assert scenario.replace(motion=elements).motion == elements
+    assert scenario.replace(**{"motion.altitude_km": 550, "motion": elements}).motion == dataclasses.replace(
+        elements, altitude_km=550.0
+    )
+    assert scenario.replace(**{"chain.targets": ((1, 2.0),)}).chain.targets == ((1.0, 2.0),)
+    variant = scenario.replace(windows=np.int64(5), epoch_s=np.float32(30))
+    assert (type(variant.windows), type(variant.epoch_s)) == (int, float)
+    assert variant == dataclasses.replace(scenario, windows=5, epoch_s=30.0)
 
 
 @pytest.mark.parametrize(
