@@ -17,9 +17,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sat_env.compression.table import load_table, table_plain
+from sat_env.compression.table import load_table, table_names, table_plain
 
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
+PROFILE_SUFFIXES = (".json", ".csv")  # a `model.profile` that ends so is a path
 
 
 class ScenarioError(ValueError):
@@ -546,14 +547,24 @@ class Scenario:
         return plain
 
     def hash(self) -> str:
-        """Return 12 hex digits over the rounded plain data and the compression table: equal on every machine.
+        """Return 12 hex digits over the rounded plain data and what the files it names hold.
+
+        Equal on every machine: a file (motion, outage log, model, compression table) counts by its content,
+        wherever it lies.
 
         Raises
         ------
         ValueError
-            If ``model.compression`` names no table.
+            If there is no such file, or ``model.compression`` names no table.
         """
         known = {**self.to_dict(), "table": table_plain(load_table(self.model.compression))}
+        if self.model.compression not in table_names():
+            known["model"]["compression"] = ""
+        for part, name in (("motion", "file"), ("faults", "outage_log"), ("model", "profile")):
+            path = known[part].get(name)
+            if path and (name != "profile" or path.endswith(PROFILE_SUFFIXES)):
+                require(Path(path).is_file(), f"{part}.{name}", path, "an existing file")
+                known[part][name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(_rounded(known), sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -48,6 +48,33 @@ def test_hash_sees_what_the_compression_table_says(tmp_path):
     assert scenario.hash() != before
 
 
+@pytest.mark.parametrize(
+    ("field", "suffix"),
+    [
+        ("motion.file", "tle"),
+        ("faults.outage_log", "csv"),
+        ("model.profile", "json"),
+        ("model.profile", "csv"),
+        ("model.compression", "json"),
+    ],
+)
+def test_hash_sees_what_a_file_holds_and_not_where_it_lies(tmp_path, field, suffix):
+    scenario = load_scenario("WalkerOutage").replace(motion=Elements(file=str(tmp_path / "shell")))
+    (tmp_path / "shell").write_text("a shell", encoding="utf-8")
+    here, there = tmp_path / f"one.{suffix}", tmp_path / f"other.{suffix}"
+    table = load_table("digits-vit")
+    for path in (here, there):
+        save_table(table, path)
+    one, other = (scenario.replace(**{field: str(path)}) for path in (here, there))
+    assert one.hash() == other.hash() != scenario.hash()
+    save_table(dataclasses.replace(table, errors=2.0 * table.errors), there)
+    assert one.hash() != other.hash()
+    there.unlink()
+    with pytest.raises(ValueError, match=r"other\.") as caught:
+        other.hash()
+    assert "\n" not in str(caught.value)
+
+
 BAD = [
     ({"epoch_s": -1}, "epoch_s = -1"),
     ({"epoch_s": "20"}, "epoch_s = '20': must be a finite number"),
