@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sat_env.compression.table import load_table, save_table
+from sat_env.env import SatEnv
+from sat_env.plan import Plan
 from sat_env.scenario import (
     FAULT_LEVELS,
     Elements,
@@ -170,6 +172,57 @@ def test_toml_file(tmp_path):
         load_scenario(str(path))
     with pytest.raises(ScenarioError, match="existing TOML file"):
         load_scenario(str(tmp_path / "none.toml"))
+
+
+MEASURED = """# flops_per_s = 1e12
+block,seconds,weight_bytes,output_bytes
+0,0,0,150528
+1,0.02,4000,800
+2,0.03,6000,40
+"""
+MEASURED_WORLD = """
+windows = 5
+episode_epochs = 3
+[motion]
+kind = "walker"
+[chain]
+slots = 2
+[payload]
+modes = [{ power_w = 30.0, flops_per_s = 2e12, memory_bandwidth_bytes_per_s = 2e11 }]
+efficiency = 0.5
+[energy]
+enabled = false
+[faults]
+level = "none"
+[model]
+profile = "PATH"
+dtype_bytes = 4
+[jobs]
+items = 16
+micro_batches = 4
+"""
+
+
+def test_a_measured_model_takes_its_seconds_on_a_satellite_like_the_one_it_was_measured_on(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    (tmp_path / "Mine.toml").write_text(
+        MEASURED_WORLD.replace("PATH", (tmp_path / "mine.csv").as_posix()), encoding="utf-8"
+    )
+    env = SatEnv(str(tmp_path / "Mine.toml"))
+    env.reset(seed=0)
+    *_, info = env.step(env.encode(Plan((1, 2), (0, 0))))
+    assert info["failed"] == 0.0 and info["reload_bytes"] == 10000.0
+    times = env.timeline()
+    taken_s = (times["compute_end_s"] - times["compute_start_s"])[:2]
+    items = env.prepared.world.items_mean / 4
+    np.testing.assert_allclose(taken_s, items * np.array([[0.02], [0.03]]).repeat(4, axis=1))
+
+
+def test_a_measured_model_is_no_language_model(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    measured = {"model.profile": str(tmp_path / "mine.csv"), "jobs.kind": "llm"}
+    with pytest.raises(ScenarioError, match=r"model\.profile = .*mine\.csv.: must be a language model"):
+        prepare(load_scenario("WalkerOutage").replace(**measured))
 
 
 def test_fault_levels_are_a_base_that_fields_change():
