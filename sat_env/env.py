@@ -255,10 +255,6 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
             return draw_world(self.worlds.simulator)
         return None
 
-    def reward_terms(self) -> dict[str, float]:
-        """Return the named terms of the last reward."""
-        return {name: float(value) for name, value in zip(TERMS, self.worlds.terms[0], strict=False)}
-
 
 class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDArray[Any]]):
     """n worlds of one scenario, stepped by one kernel; see `SatEnv` for spaces, rewards and arguments.

@@ -117,11 +117,6 @@ class ModelProfile:
         """Number of blocks L."""
         return len(self.flops_per_item)
 
-    @property
-    def gmac(self) -> float:
-        """Multiply-accumulates of one item over all blocks, in 10^9."""
-        return float(self.flops_per_item.sum()) / 2e9
-
     def grouped(self, n_units: int) -> ModelProfile:
         """Merge consecutive blocks into units, which then are the profile's blocks.
 
