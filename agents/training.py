@@ -49,7 +49,7 @@ COMPARE_EVERY = (
 
 
 def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
-    """Write all that training goes on from: network, optimiser, worlds, random states. Atomic."""
+    """Write all that training goes on from: network, optimiser, worlds, random states."""
     env = model.get_env()
     assert isinstance(env, AgentWorlds)
     state = {
@@ -61,13 +61,20 @@ def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
         "numpy": np.random.get_state(),  # noqa: NPY002 - stable-baselines3 shuffles with it
         "torch": torch.get_rng_state(),
     }
-    for name, write in (
-        ("checkpoint.zip", lambda path: model.save(path)),
-        ("checkpoint.pkl", lambda path: path.write_bytes(pickle.dumps(state))),
-    ):
-        temporary = folder / f".{name}"
-        write(temporary)
-        os.replace(temporary, folder / name)
+    replace_checkpoint(folder, model.save, model.num_timesteps, state)
+
+
+def replace_checkpoint(folder: Path, save: Callable[[Path], None], steps: int, state: object) -> None:
+    """Write what `save` writes and `state`, then let both take the place of the last checkpoint.
+
+    `steps` is written before the state: an interruption between the two replacements is told by it
+    (`steps_done`), one before them leaves the last checkpoint.
+    """
+    network, rest = folder / ".checkpoint.zip", folder / ".checkpoint.pkl"
+    save(network)
+    rest.write_bytes(pickle.dumps(steps) + pickle.dumps(state))
+    os.replace(network, folder / "checkpoint.zip")
+    os.replace(rest, folder / "checkpoint.pkl")
 
 
 def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
@@ -76,12 +83,11 @@ def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
     Raises
     ------
     ValueError
-        The folder holds no checkpoint.
+        As `steps_done`.
     """
-    check_checkpoint(folder)
+    state = read_state(folder)
     env = make_worlds(run)
     model: OnPolicyAlgorithm = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
-    state = pickle.loads((folder / "checkpoint.pkl").read_bytes())
     env.restore(state["worlds"])
     model._last_obs = state["last_obs"]
     model._last_episode_starts = state["last_episode_starts"]
@@ -92,12 +98,36 @@ def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
     return model
 
 
-def check_checkpoint(folder: Path) -> None:
-    """Refuse a folder without a checkpoint."""
-    if not (folder / "checkpoint.zip").is_file() or not (folder / "checkpoint.pkl").is_file():
+def read_state(folder: Path) -> Any:
+    """Return the state that `replace_checkpoint` wrote, of a pair that `steps_done` accepts."""
+    steps_done(folder)
+    with (folder / "checkpoint.pkl").open("rb") as file:
+        pickle.load(file)  # the steps
+        return pickle.load(file)
+
+
+def steps_done(folder: Path) -> int:
+    """Return the steps of the checkpoint in a run folder.
+
+    Raises
+    ------
+    ValueError
+        The folder holds no checkpoint, or an interruption left the network of one and the worlds of another.
+    """
+    network, rest = folder / "checkpoint.zip", folder / "checkpoint.pkl"
+    if not network.is_file() or not rest.is_file():
         raise ValueError(
             f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
         )
+    with zipfile.ZipFile(network) as archive:
+        steps = int(json.loads(archive.read("data"))["num_timesteps"])
+    with rest.open("rb") as file:
+        stamp = pickle.load(file)
+    if stamp != steps:
+        raise ValueError(
+            f"resume = {str(folder)!r}: must hold a checkpoint.pkl written with its checkpoint.zip (step {steps})"
+        )
+    return steps
 
 
 class Checkpoint(BaseCallback):
@@ -312,14 +342,13 @@ def train_learner(
 
 
 def save_learner(folder: Path, learner: Learner) -> None:
-    """Write all that `train_learner` goes on from. Atomic."""
-    temporary = folder / ".checkpoint.zip"
-    with zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr("data", json.dumps({"num_timesteps": learner.num_timesteps}))
-    temporary.replace(folder / "checkpoint.zip")
-    temporary = folder / ".checkpoint.pkl"
-    temporary.write_bytes(pickle.dumps(learner))
-    temporary.replace(folder / "checkpoint.pkl")
+    """Write all that `train_learner` goes on from."""
+
+    def save(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data", json.dumps({"num_timesteps": learner.num_timesteps}))
+
+    replace_checkpoint(folder, save, learner.num_timesteps, learner)
 
 
 def load_learner(folder: Path) -> Learner:
@@ -328,10 +357,9 @@ def load_learner(folder: Path) -> Learner:
     Raises
     ------
     ValueError
-        The folder holds no checkpoint.
+        As `steps_done`.
     """
-    check_checkpoint(folder)
-    learner: Learner = pickle.loads((folder / "checkpoint.pkl").read_bytes())
+    learner: Learner = read_state(folder)
     return learner
 
 
@@ -426,19 +454,6 @@ def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
         return
     model = load_checkpoint(folder, run) if begun else new_model(run)
     train(model, run, folder, progress_bar=progress_bar)
-
-
-def steps_done(folder: Path) -> int:
-    """Return the steps of the checkpoint in a run folder.
-
-    Raises
-    ------
-    ValueError
-        The folder holds no checkpoint.
-    """
-    check_checkpoint(folder)
-    with zipfile.ZipFile(folder / "checkpoint.zip") as archive:
-        return int(json.loads(archive.read("data"))["num_timesteps"])
 
 
 def draw_curve(folder: Path) -> None:

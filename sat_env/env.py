@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -31,6 +32,20 @@ def resolve_scenario(scenario: ScenarioLike) -> Scenario:
     if isinstance(scenario, Scenario):
         return scenario
     return scenario_from_dict(scenario) if isinstance(scenario, dict) else load_scenario(scenario)
+
+
+def world_seeds(seed: Any, worlds: int) -> NDArray[np.uint64]:
+    """Return the seeds (n,) of worlds that count from `seed`.
+
+    Raises
+    ------
+    ValueError
+        The seed is no whole number, or leaves what 64 bits hold.
+    """
+    last = 2**64 - worlds
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= last:
+        raise ValueError(f"seed = {seed!r}: must be a whole number in 0..{last}")
+    return np.uint64(int(seed)) + np.arange(worlds, dtype=np.uint64)
 
 
 class Worlds:
@@ -168,12 +183,10 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode; without a seed, the next episode of the last one."""
-        super().reset(seed=seed)
+        seeds = None if seed is None else world_seeds(seed, 1)
+        super().reset(seed=None if seed is None else int(seed))
         simulator = self.worlds.simulator
-        seeds = None
-        if seed is not None:
-            seeds = np.array([seed], np.uint64)
-        elif not self._seeded:
+        if seeds is None and not self._seeded:
             seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
         self._seeded = True
         window = None if options is None or "window" not in options else np.array([options["window"]])
@@ -242,10 +255,6 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
             return draw_world(self.worlds.simulator)
         return None
 
-    def reward_terms(self) -> dict[str, float]:
-        """Return the named terms of the last reward."""
-        return {name: float(value) for name, value in zip(TERMS, self.worlds.terms[0], strict=False)}
-
 
 class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDArray[Any]]):
     """n worlds of one scenario, stepped by one kernel; see `SatEnv` for spaces, rewards and arguments.
@@ -295,13 +304,16 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode in every world; world i takes seed + i, or its own of a list."""
-        super().reset(seed=seed if isinstance(seed, int) else None)
         seeds = None
-        if isinstance(seed, int):
-            seeds = np.arange(seed, seed + self.num_envs, dtype=np.uint64)
-        elif seed is not None:
+        if isinstance(seed, list | tuple | np.ndarray):
+            if len(seed) != self.num_envs:
+                raise ValueError(f"seed = {list(seed)}: must be one number, or {self.num_envs}, one a world")
+            own = [None if one is None else world_seeds(one, 1)[0] for one in seed]
             drawn = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
-            seeds = np.array([d if s is None else s for s, d in zip(seed, drawn, strict=True)], np.uint64)
+            seeds = np.array([d if s is None else s for s, d in zip(own, drawn, strict=True)], np.uint64)
+        elif seed is not None:
+            seeds = world_seeds(seed, self.num_envs)
+            super().reset(seed=int(seed))
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
         self._seeded = True

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sat_env.kernels import kernel, part
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, checked_plan
 
 Ints = NDArray[np.int64]
 
@@ -30,12 +30,7 @@ class Plan:
 
     def check(self, slots: int, blocks: int, levels: int) -> None:
         """Refuse a plan that is not one of a chain of `slots`, a model of `blocks`, a menu of `levels`."""
-        if len(self.cuts) != slots or list(self.cuts) != sorted(self.cuts) or self.cuts[0] < 0:
-            raise ValueError(f"cuts = {self.cuts}: must be {slots} non-decreasing integers in 0..{blocks}")
-        if self.cuts[-1] > blocks:
-            raise ValueError(f"cuts = {self.cuts}: must be {slots} non-decreasing integers in 0..{blocks}")
-        if len(self.levels) != slots or not all(0 <= r < levels for r in self.levels):
-            raise ValueError(f"levels = {self.levels}: must be {slots} integers in 0..{levels - 1}")
+        checked_plan(self.cuts, self.levels, slots, blocks, levels)
 
     def arrays(self) -> tuple[Ints, Ints]:
         """Return (cuts, levels) as int64 arrays (K,)."""

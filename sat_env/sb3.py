@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
-from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
+from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario, world_seeds
 from sat_env.simulator import Split
 from sat_env.world import prepare
 
@@ -44,6 +44,7 @@ class SatVecEnv(VecEnv):
         seed: int = 0,
         flat: bool = False,
     ) -> None:
+        self._new_seeds: NDArray[np.uint64] | None = world_seeds(seed, num_envs)
         self.scenario = resolve_scenario(scenario)
         self.worlds = Worlds(prepare(self.scenario), num_envs, action, split)
         self.render_mode = None
@@ -51,8 +52,6 @@ class SatVecEnv(VecEnv):
         size = observation.vector_size(self.worlds.simulator.slots)
         space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32) if flat else self.worlds.observation_space
         super().__init__(num_envs, space, self.worlds.action_space)
-        self._start_seed = seed
-        self._new_seeds: NDArray[np.uint64] | None = np.arange(seed, seed + num_envs, dtype=np.uint64)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._started_s = time.monotonic()
@@ -121,8 +120,9 @@ class SatVecEnv(VecEnv):
         """Give world i the seed `seed` + i, from the next reset on."""
         if seed is None:
             return [None] * self.num_envs
-        self._new_seeds = np.arange(seed, seed + self.num_envs, dtype=np.uint64)
-        return [seed + i for i in range(self.num_envs)]
+        seeds = world_seeds(seed, self.num_envs)
+        self._new_seeds = seeds
+        return [int(one) for one in seeds]
 
     def close(self) -> None:
         """Nothing to release."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import types
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sat_env.compression.table import load_table, table_plain
+from sat_env.compression.table import load_table, table_names, table_plain
 
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
+PROFILE_SUFFIXES = (".json", ".csv")  # a `model.profile` that ends so is a path
 
 
 class ScenarioError(ValueError):
@@ -107,6 +110,12 @@ class Surface:
             "motion.center_latitude_deg",
             self.center_latitude_deg,
             "-85..85",
+        )
+        require(
+            -180 <= self.center_longitude_deg <= 360,
+            "motion.center_longitude_deg",
+            self.center_longitude_deg,
+            "-180..360",
         )
 
 
@@ -240,6 +249,13 @@ class Chain:
         require(0 <= self.exit_slot <= self.slots, "chain.exit_slot", self.exit_slot, f"0..{self.slots}")
         _positive(self, "chain", "dwell_epochs")
         require(len(self.targets) > 0, "chain.targets", self.targets, "at least one (latitude, longitude)")
+        for latitude_deg, longitude_deg in self.targets:
+            require(
+                -90 <= latitude_deg <= 90 and -180 <= longitude_deg <= 360,
+                "chain.targets",
+                (latitude_deg, longitude_deg),
+                "(latitude, longitude) in -90..90 and -180..360 degrees",
+            )
 
 
 @dataclass(frozen=True)
@@ -428,8 +444,8 @@ class Jobs:
     width: int = 854  # pixels of an image
     height: int = 480
     raw_ratio: float = 1.0  # lossless compression of raw input
-    prompt_tokens: float = 512.0
-    generated_tokens: float = 64.0
+    prompt_tokens: int = 512
+    generated_tokens: int = 64
     content_sigma: float = 0.2  # standard deviation of the log of the content complexity
     deadline_s: float = 60.0
 
@@ -505,31 +521,25 @@ class Scenario:
         )
 
     def replace(self, **changes: Any) -> Scenario:
-        """Return a variant: ``scenario.replace(**{"faults.link_up_mean_s": 0, "epoch_s": 30})``."""
-        direct: dict[str, Any] = {}
-        nested: dict[str, dict[str, Any]] = {}
-        for path, value in changes.items():
-            head, _, rest = path.partition(".")
-            require(
-                head in {f.name for f in dataclasses.fields(self)},
-                "scenario field",
-                path,
-                "an existing field",
-            )
-            if rest:
-                part = getattr(self, head)
-                require(
-                    rest in {f.name for f in dataclasses.fields(part)},
-                    "scenario field",
-                    path,
-                    f"one of {', '.join(f.name for f in dataclasses.fields(part))}",
-                )
-                nested.setdefault(head, {})[rest] = value
+        """Return a variant: ``scenario.replace(**{"faults.link_up_mean_s": 0, "epoch_s": 30})``.
+
+        A part given whole, such as ``motion=Elements(file="shell.tle")``, is set before fields of it.
+
+        Raises
+        ------
+        ScenarioError
+            As `scenario_from_dict`.
+        """
+        data = dict(vars(self))
+        for path, value in sorted(changes.items(), key=lambda change: "." in change[0]):
+            head, _, name = path.partition(".")
+            part = _fields(data.get(head))
+            if name and isinstance(part, dict):
+                data[head] = {**part, name: value}
             else:
-                direct[head] = value
-        for head, part_changes in nested.items():
-            direct[head] = dataclasses.replace(getattr(self, head), **part_changes)
-        return dataclasses.replace(self, **direct)
+                data[path] = value
+        variant: Scenario = _build(Scenario, data, "scenario")
+        return variant
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scenario as plain data (what a TOML file would hold)."""
@@ -537,14 +547,24 @@ class Scenario:
         return plain
 
     def hash(self) -> str:
-        """Return 12 hex digits over the rounded plain data and the compression table: equal on every machine.
+        """Return 12 hex digits over the rounded plain data and what the files it names hold.
+
+        Equal on every machine: a file (motion, outage log, model, compression table) counts by its content,
+        wherever it lies.
 
         Raises
         ------
         ValueError
-            If ``model.compression`` names no table.
+            If there is no such file, or ``model.compression`` names no table.
         """
         known = {**self.to_dict(), "table": table_plain(load_table(self.model.compression))}
+        if self.model.compression not in table_names():
+            known["model"]["compression"] = ""
+        for part, name in (("motion", "file"), ("faults", "outage_log"), ("model", "profile")):
+            path = known[part].get(name)
+            if path and (name != "profile" or path.endswith(PROFILE_SUFFIXES)):
+                require(Path(path).is_file(), f"{part}.{name}", path, "an existing file")
+                known[part][name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(_rounded(known), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -596,20 +616,31 @@ def load_scenario(name_or_file: str) -> Scenario:
 
 
 def scenario_from_dict(data: dict[str, Any]) -> Scenario:
-    """Build a scenario from plain data, refusing unknown fields and wrong types."""
+    """Build a scenario from plain data.
+
+    Raises
+    ------
+    ScenarioError
+        Unknown field, wrong type, or a value that is not allowed.
+    """
     faults = data.get("faults")
     if isinstance(faults, dict) and "level" in faults:
         level = faults["level"]
-        require(level in FAULT_LEVELS, "scenario.faults.level", level, f"one of {', '.join(FAULT_LEVELS)}")
+        known = isinstance(level, str) and level in FAULT_LEVELS
+        require(known, "scenario.faults.level", level, f"one of {', '.join(FAULT_LEVELS)}")
         others = {name: value for name, value in faults.items() if name != "level"}
         data = {**data, "faults": {**dataclasses.asdict(FAULT_LEVELS[level]), **others}}
-    scenario = _build(Scenario, data, "scenario")
-    assert isinstance(scenario, Scenario)
+    scenario: Scenario = _build(Scenario, data, "scenario")
     return scenario
 
 
+def _fields(value: Any) -> Any:
+    """Return the fields of a dataclass instance by name; plain data as it is."""
+    return vars(value) if dataclasses.is_dataclass(value) else value
+
+
 def _build(kind: Any, value: Any, path: str) -> Any:
-    """Turn plain data into the annotated type `kind`; `path` names the field in errors."""
+    """Turn plain data, or an instance, into the annotated type `kind`; `path` names the field in errors."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _build_union(get_args(kind), value, path)
@@ -629,6 +660,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         require(value in NAMED_MODES, path, value, f"one of {', '.join(NAMED_MODES)}, or a table")
         return NAMED_MODES[value]
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        value = vars(value) if isinstance(value, kind) else value
         require(isinstance(value, dict), path, value, "a table")
         hints = get_type_hints(kind)
         for key in value:
@@ -639,16 +671,11 @@ def _build(kind: Any, value: Any, path: str) -> Any:
             raise ScenarioError(f"{path} = {value!r}: {error}") from None
     if kind is bool:
         require(isinstance(value, bool), path, value, "true or false")
-    elif kind is int:
-        require(isinstance(value, int) and not isinstance(value, bool), path, value, "a whole number")
-    elif kind is float:
-        require(
-            isinstance(value, int | float) and not isinstance(value, bool) and value == value,
-            path,
-            value,
-            "a number",
-        )
-        return float(value)
+    elif kind in (int, float):
+        allowed = "a whole number" if kind is int else "a finite number"
+        require(isinstance(value, Real) and not isinstance(value, bool), path, value, allowed)
+        require(math.isfinite(value) and (kind is float or value == int(value)), path, value, allowed)
+        return kind(value)
     elif kind is str:
         require(isinstance(value, str), path, value, "a string")
     return value
@@ -659,7 +686,9 @@ def _build_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
         return None
     tables = {get_args(get_type_hints(k)["kind"])[0]: k for k in options if dataclasses.is_dataclass(k)}
     if tables:
+        value = _fields(value)
         tag = value.get("kind") if isinstance(value, dict) else value
-        require(tag in tables, f"{path}.kind", tag, f"one of {', '.join(map(repr, tables))}")
+        known = isinstance(tag, str) and tag in tables
+        require(known, f"{path}.kind", tag, f"one of {', '.join(map(repr, tables))}")
         return _build(tables[tag], value, path)
     return _build(next(k for k in options if k is not type(None)), value, path)

@@ -146,16 +146,17 @@ def prepare(scenario: Scenario) -> Prepared:
 def load_model(scenario: Scenario) -> ModelProfile:
     """Return the profile of the scenario's model, in its units."""
     jobs, model = scenario.jobs, scenario.model
+    measured = model.profile.endswith(".csv")
     options: dict[str, float | int] = {"dtype_bytes": int(model.dtype_bytes)}
-    if jobs.kind == "images":
+    if jobs.kind == "llm":
+        # Times of one item tell neither the KV cache nor what a token costs.
+        require(not measured, "model.profile", model.profile, "a language model for jobs.kind = 'llm'")
+        options["prompt_tokens"] = jobs.prompt_tokens
+    elif not measured:
         options["input_bytes"] = float(image_bytes(jobs.width, jobs.height))
-    else:
-        options["prompt_tokens"] = int(jobs.prompt_tokens)
     profile = load_profile(model.profile, **options)  # type: ignore[arg-type]
-    kind = {"images": "vit", "llm": "llm"}[jobs.kind]
-    require(
-        profile.kind in (kind, "measured"), "model.profile", model.profile, f"a {kind} model for {jobs.kind}"
-    )
+    kind = "llm" if jobs.kind == "llm" else "measured" if measured else "vit"
+    require(profile.kind == kind, "model.profile", model.profile, f"a {kind} model for {jobs.kind}")
     if model.units:
         require(
             model.units <= profile.n_blocks, "model.units", model.units, f"at most {profile.n_blocks} blocks"
@@ -272,7 +273,7 @@ def _world(
         error=np.ascontiguousarray(table.error_at(profile.n_blocks)[:, levels]),
         error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
         drop_knots=np.array(table.drop_knots),
-        tokens=jobs.generated_tokens if is_llm else 0.0,
+        tokens=float(jobs.generated_tokens) if is_llm else 0.0,
         token_flops=np.array(profile.token_flops),
         token_bytes=token_bytes,
         token_entries=entries,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +29,15 @@ from agents.residual import Residual
 from agents.saved import SavedPolicy, resized
 from agents.slotwise import Slotwise
 from agents.tokens import Tokens
-from agents.training import decider, load_checkpoint, read_evaluations, save_policy, train
+from agents.training import (
+    decider,
+    load_checkpoint,
+    read_evaluations,
+    save_checkpoint,
+    save_policy,
+    steps_done,
+    train,
+)
 from baselines.batch import play, priced_plans
 from baselines.priced import Constants
 from sat_env.evaluation.runner import episodes, run_episode
@@ -177,6 +187,38 @@ class Interrupt(BaseCallback):
         if self.num_timesteps >= self.at:
             raise KeyboardInterrupt
         return True
+
+
+class Full(Exception):
+    """Stands for a full disk or a signal."""
+
+
+@pytest.mark.parametrize("before", ["checkpoint.pkl", ".checkpoint.pkl"])
+def test_a_checkpoint_that_was_interrupted_is_the_last_one_or_refused(outage, tmp_path, monkeypatch, before):
+    run = tiny(outage)
+    model = new_model(run)
+    model.env.reset()
+    save_checkpoint(tmp_path, model)
+    assert steps_done(tmp_path) == 0
+    model.num_timesteps += 40
+    write, replace = Path.write_bytes, os.replace
+
+    def refuse(path: Path, then, *args):
+        if path.name == before:
+            raise Full
+        return then(*args)
+
+    monkeypatch.setattr(Path, "write_bytes", lambda path, text: refuse(path, write, path, text))
+    monkeypatch.setattr(os, "replace", lambda old, new: refuse(Path(new), replace, old, new))
+    with pytest.raises(Full):
+        save_checkpoint(tmp_path, model)
+    if before == ".checkpoint.pkl":
+        assert load_checkpoint(tmp_path, run).num_timesteps == steps_done(tmp_path) == 0
+        return
+    for read in (steps_done, lambda folder: load_checkpoint(folder, run)):
+        with pytest.raises(ValueError, match=r"written with its checkpoint\.zip \(step 40\)") as refusal:
+            read(tmp_path)
+        assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("algorithm", TRAINED)

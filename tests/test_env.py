@@ -192,6 +192,50 @@ def test_bad_arguments_are_named():
         env.reset(seed=0, options={"window": 27})
 
 
+@pytest.mark.parametrize("face", ["single", "vector", "bridge", "bridge later"])
+@pytest.mark.parametrize("seed", [-1, 2**64, 3.5, "3", True])
+def test_bad_seeds_are_refused_by_every_face(face, seed):
+    sb3 = pytest.importorskip("sat_env.sb3") if "bridge" in face else None
+    begin = {
+        "single": lambda: SatEnv("WalkerOutage").reset(seed=seed),
+        "vector": lambda: SatVectorEnv(2, "WalkerOutage").reset(seed=seed),
+        "bridge": lambda: sb3.SatVecEnv(2, "WalkerOutage", seed=seed),
+        "bridge later": lambda: sb3.SatVecEnv(2, "WalkerOutage").seed(seed),
+    }
+    with pytest.raises(ValueError) as refusal:
+        begin[face]()
+    assert (
+        str(refusal.value)
+        == f"seed = {seed!r}: must be a whole number in 0..{2**64 - 2 + (face == 'single')}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([1, 2], r"seed = \[1, 2\]: must be one number, or 3, one a world"),
+        ([1, 2, -3], "seed = -3: must be a whole number"),
+        ([1, 2, 0.5], "seed = 0.5: must be a whole number"),
+    ],
+)
+def test_bad_lists_of_seeds_are_refused(seeds, message):
+    with pytest.raises(ValueError, match=message):
+        SatVectorEnv(3, "WalkerOutage").reset(seed=seeds)
+
+
+def test_numpy_seeds_are_the_integers_that_they_are():
+    env, envs = SatEnv("WalkerOutage"), SatVectorEnv(2, "WalkerOutage")
+    for seed in (3, 2**64 - 2):
+        expected = flat(env.reset(seed=seed)[0])
+        assert np.array_equal(flat(env.reset(seed=np.uint64(seed))[0]), expected)
+        for mine in (np.uint64(seed), np.array([seed, seed + 1], np.uint64), [np.uint64(seed), None]):
+            assert np.array_equal(flat(envs.reset(seed=mine)[0])[0], expected)
+    sb3 = pytest.importorskip("sat_env.sb3")
+    bridge = sb3.SatVecEnv(2, "WalkerOutage", "plan")
+    assert bridge.seed(np.int64(7)) == [7, 8]
+    assert np.array_equal(flat(bridge.reset())[0], flat(env.reset(seed=7)[0]))
+
+
 def test_ansi_rendering_names_every_slot():
     env = SatEnv("WalkerOutage", render_mode="ansi")
     env.reset(seed=1)

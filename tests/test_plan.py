@@ -87,6 +87,10 @@ def test_a_plan_for_the_ground_is_not_moved_to_the_satellites_nor_the_reverse() 
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
+        (Plan((2.5, 3, 3), (0, 0, 0)), r"cuts = \(2.5, 3, 3\): must be 3 non-decreasing integers in 0..8"),
+        (Plan((1, 2, float("nan")), (0, 0, 0)), r"cuts = \(1, 2, nan\): must be 3"),
+        (Plan(("1", "2", "3"), (0, 0, 0)), r"cuts = \('1', '2', '3'\): must be 3"),
+        (Plan((1, 2, 3), (0, 0.5, 0)), r"levels = \(0, 0.5, 0\): must be 3 integers in 0..3"),
         (Plan((1, 2), (0, 0, 0)), r"cuts = \(1, 2\): must be 3 non-decreasing integers in 0..8"),
         (Plan((1, 3, 2), (0, 0, 0)), r"cuts = \(1, 3, 2\): must be 3"),
         (Plan((-1, 2, 3), (0, 0, 0)), r"cuts = \(-1, 2, 3\): must be 3"),

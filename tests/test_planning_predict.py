@@ -150,11 +150,12 @@ def test_bad_problems_are_refused(change, message):
 @pytest.mark.parametrize(
     ("cuts", "levels", "message"),
     [
-        ([0], [0, 0], "cuts ="),
-        ([0, 5], [0, 0], r"cuts = \[0, 5\]; allowed are 0..4"),
-        ([2, 1], [0, 0], "must not decrease"),
-        ([1, 2], [0, 2], r"levels = \[0, 2\]; allowed are 0..1"),
-        ([0.5, 2], [0, 0], "needs 2 integers"),
+        ([0], [0, 0], r"cuts = \[0\]: must be 2 non-decreasing integers in 0..4"),
+        (np.array([0, 5]), [0, 0], r"cuts = \[0, 5\]: must be 2"),
+        ([2, 1], [0, 0], r"cuts = \[2, 1\]: must be 2"),
+        ([1, 2], [0, 2], r"levels = \[0, 2\]: must be 2 integers in 0..1"),
+        ([0.5, 2], [0, 0], r"cuts = \[0.5, 2\]: must be 2"),
+        ([1, [2]], [0, 0], r"cuts = \[1, \[2\]\]: must be 2"),
     ],
 )
 def test_bad_plans_are_refused(cuts, levels, message):

@@ -51,7 +51,7 @@ def test_vit_meets_published_figures(name: str) -> None:
     parameters_m, gmac, block_mb, boundary_mb = PUBLISHED_VITS[name]
     profile = load_profile(name)
     assert profile.n_parameters / 1e6 == pytest.approx(parameters_m, rel=0.01)
-    assert profile.gmac == pytest.approx(gmac, rel=0.01)
+    assert profile.flops_per_item.sum() / 2e9 == pytest.approx(gmac, rel=0.01)
     assert profile.weight_bytes[1] / 1e6 == pytest.approx(block_mb, rel=0.01)
     assert profile.boundary_entries[1] * profile.dtype_bytes / 1e6 == pytest.approx(boundary_mb, rel=0.01)
 
@@ -250,7 +250,11 @@ def test_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
         (lambda: load_profile("vit-b", dtype_bytes=0), "dtype_bytes is 0; allowed: 1 or more"),
         (lambda: load_profile("vit-b", input_bytes=-1), "input_bytes_per_item is -1"),
         (lambda: vit_profile("mine", VitShape(0, 8, 8, 16)), "mine: n_blocks is 0; allowed: 1 or more"),
-        (lambda: load_profile("layers.csv"), "flops_per_s is None; allowed: the FLOP/s of the device"),
+        (
+            lambda: load_profile("layers.csv", prompt_tokens=5),
+            "prompt_tokens is 5; allowed: none, as layers.csv",
+        ),
+        (lambda: load_profile("layers.csv"), "model file is 'layers.csv'; allowed: a readable"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(call, message: str) -> None:
@@ -259,7 +263,8 @@ def test_bad_arguments_are_refused_in_one_line(call, message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-MEASURED = """block,seconds,weight_bytes,output_bytes
+MEASURED = """# flops_per_s = 5e9
+block,seconds,weight_bytes,output_bytes
 0,0,0,150528
 1,0.02,4000,800
 2,0.03,6000,40
@@ -269,7 +274,7 @@ MEASURED = """block,seconds,weight_bytes,output_bytes
 def test_measured_csv_keeps_seconds_on_its_own_device(tmp_path: Path) -> None:
     path = tmp_path / "layers.csv"
     path.write_text(MEASURED)
-    profile = load_profile(path, flops_per_s=5e9)
+    profile = load_profile(path)
     np.testing.assert_allclose(profile.flops_per_item / 5e9, [0.02, 0.03])
     assert profile.weight_bytes.tolist() == [4000, 6000]
     assert profile.boundary_entries.tolist() == [150528, 200, 10]
@@ -280,6 +285,11 @@ def test_measured_csv_keeps_seconds_on_its_own_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("# flops_per_s = 5e9\n", "", "first line is 'block,seconds.*; allowed: '# flops_per_s = 1e13'"),
+        ("# flops_per_s", "flops_per_s", "first line is 'flops_per_s = 5e9'; allowed"),
+        ("5e9", "0", "first line is '# flops_per_s = 0'; allowed: .* a finite number above 0"),
+        ("5e9", "inf", "first line is '# flops_per_s = inf'"),
+        ("5e9", "5e9 FLOP/s", "first line is '# flops_per_s = 5e9 FLOP/s'"),
         ("seconds", "time", "columns are .*; allowed: a header with block, seconds"),
         ("0.02", "fast", "seconds of row 1 is 'fast'; allowed: a number"),
         ("6000", "-1", "weight_bytes of row 2 is '-1'; allowed: a number, 0 or more"),
@@ -293,8 +303,19 @@ def test_bad_csv_is_refused_in_one_line(tmp_path: Path, old: str, new: str, mess
     path = tmp_path / "layers.csv"
     path.write_text(MEASURED.replace(old, new, 1))
     with pytest.raises(ValueError, match=message) as refusal:
-        load_profile(path, flops_per_s=1e9)
+        load_profile(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_empty_csv_is_refused_and_what_a_spreadsheet_adds_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "layers.csv"
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="first line is ''; allowed"):
+        load_profile(path)
+    path.write_text(MEASURED)
+    plain = load_profile(path).flops_per_item
+    path.write_text("\ufeff" + MEASURED.replace("5e9", "5e9,,,"), encoding="utf-8")
+    np.testing.assert_array_equal(load_profile(path).flops_per_item, plain)
 
 
 def test_torch_module_agrees_with_the_shape() -> None:

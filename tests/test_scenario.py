@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sat_env.compression.table import load_table, save_table
-from sat_env.scenario import FAULT_LEVELS, ScenarioError, load_scenario, scenario_from_dict, scenario_names
+from sat_env.env import SatEnv
+from sat_env.plan import Plan
+from sat_env.scenario import (
+    FAULT_LEVELS,
+    Elements,
+    Ground,
+    ScenarioError,
+    Station,
+    Walker,
+    load_scenario,
+    scenario_from_dict,
+    scenario_names,
+)
 from sat_env.world import prepare
 
 
@@ -37,13 +50,47 @@ def test_hash_sees_what_the_compression_table_says(tmp_path):
     assert scenario.hash() != before
 
 
+@pytest.mark.parametrize(
+    ("field", "suffix"),
+    [
+        ("motion.file", "tle"),
+        ("faults.outage_log", "csv"),
+        ("model.profile", "json"),
+        ("model.profile", "csv"),
+        ("model.compression", "json"),
+    ],
+)
+def test_hash_sees_what_a_file_holds_and_not_where_it_lies(tmp_path, field, suffix):
+    scenario = load_scenario("WalkerOutage").replace(motion=Elements(file=str(tmp_path / "shell")))
+    (tmp_path / "shell").write_text("a shell", encoding="utf-8")
+    here, there = tmp_path / f"one.{suffix}", tmp_path / f"other.{suffix}"
+    table = load_table("digits-vit")
+    for path in (here, there):
+        save_table(table, path)
+    one, other = (scenario.replace(**{field: str(path)}) for path in (here, there))
+    assert one.hash() == other.hash() != scenario.hash()
+    save_table(dataclasses.replace(table, errors=2.0 * table.errors), there)
+    assert one.hash() != other.hash()
+    there.unlink()
+    with pytest.raises(ValueError, match=r"other\.") as caught:
+        other.hash()
+    assert "\n" not in str(caught.value)
+
+
 BAD = [
     ({"epoch_s": -1}, "epoch_s = -1"),
-    ({"epoch_s": "20"}, "must be a number"),
+    ({"epoch_s": "20"}, "epoch_s = '20': must be a finite number"),
+    ({"epoch_s": float("inf")}, "epoch_s = inf: must be a finite number"),
+    ({"windows": 20.5}, "windows = 20.5: must be a whole number"),
+    ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
     ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
+    ({"faults": {"level": ["harsh"]}}, "faults.level = ['harsh']: must be one of none, nominal, harsh"),
     ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),
+    ({"motion": [1]}, "motion.kind = [1]: must be one of 'walker', 'elements', 'surface'"),
+    ({"motion": {"kind": ["walker"]}}, "motion.kind = ['walker']: must be one of 'walker'"),
+    ({"motion": {"kind": "surface", "center_longitude_deg": 400.0}}, "center_longitude_deg = 400.0"),
     ({"motion": {"kind": "walker", "altitude_km": 20}}, "altitude_km = 20"),
     (
         {"motion": {"kind": "walker", "planes": 1, "per_plane": 4, "phasing": 0}, "chain": {"slots": 6}},
@@ -53,6 +100,8 @@ BAD = [
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
+    ({"chain": {"targets": [[48.0, 11.0], [500.0, 0.0]]}}, "chain.targets = (500.0, 0.0): must be (latitude"),
+    ({"chain": {"targets": [[48.0, -200.0]]}}, "chain.targets = (48.0, -200.0)"),
 ]
 
 
@@ -62,6 +111,39 @@ def test_bad_fields_are_named(change, message):
     with pytest.raises(ScenarioError) as caught:
         scenario_from_dict(base)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ground.contact": "sometimes"}, "ground.contact = 'sometimes': must be one of 'visible', 'always'"),
+        ({"jobs.items": "abc"}, "jobs.items = 'abc': must be a finite number"),
+        ({"links.backup": 1}, "links.backup = 1: must be true or false"),
+        ({"ground": Station("Boston", 42.36, -71.06)}, "scenario.ground = Station("),
+        ({"ground": Ground(contact="never", stations=(Station("B", 0.0, 0.0),))}, "ground.contact = 'never'"),
+        ({"motion": Walker(planes=8.5)}, "motion.planes = 8.5: must be a whole number"),
+        ({"motion.colour": "red"}, "scenario.motion.colour = 'red'"),
+        ({"epoch_s.colour": "red"}, "scenario.epoch_s.colour = 'red'"),
+        ({"colour": "red"}, "scenario.colour = 'red'"),
+    ],
+)
+def test_a_variant_is_checked_as_data_is(change, message):
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario("WalkerOutage").replace(**change)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_variant_takes_instances_numpy_numbers_and_fields_of_a_part_given_whole():
+    scenario = load_scenario("WalkerOutage")
+    elements = Elements(file="shell.tle")
+    assert scenario.replace(motion=elements).motion == elements
+    assert scenario.replace(**{"motion.altitude_km": 550, "motion": elements}).motion == dataclasses.replace(
+        elements, altitude_km=550.0
+    )
+    assert scenario.replace(**{"chain.targets": ((1, 2.0),)}).chain.targets == ((1.0, 2.0),)
+    variant = scenario.replace(windows=np.int64(5), epoch_s=np.float32(30))
+    assert (type(variant.windows), type(variant.epoch_s)) == (int, float)
+    assert variant == dataclasses.replace(scenario, windows=5, epoch_s=30.0)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +172,57 @@ def test_toml_file(tmp_path):
         load_scenario(str(path))
     with pytest.raises(ScenarioError, match="existing TOML file"):
         load_scenario(str(tmp_path / "none.toml"))
+
+
+MEASURED = """# flops_per_s = 1e12
+block,seconds,weight_bytes,output_bytes
+0,0,0,150528
+1,0.02,4000,800
+2,0.03,6000,40
+"""
+MEASURED_WORLD = """
+windows = 5
+episode_epochs = 3
+[motion]
+kind = "walker"
+[chain]
+slots = 2
+[payload]
+modes = [{ power_w = 30.0, flops_per_s = 2e12, memory_bandwidth_bytes_per_s = 2e11 }]
+efficiency = 0.5
+[energy]
+enabled = false
+[faults]
+level = "none"
+[model]
+profile = "PATH"
+dtype_bytes = 4
+[jobs]
+items = 16
+micro_batches = 4
+"""
+
+
+def test_a_measured_model_takes_its_seconds_on_a_satellite_like_the_one_it_was_measured_on(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    (tmp_path / "Mine.toml").write_text(
+        MEASURED_WORLD.replace("PATH", (tmp_path / "mine.csv").as_posix()), encoding="utf-8"
+    )
+    env = SatEnv(str(tmp_path / "Mine.toml"))
+    env.reset(seed=0)
+    *_, info = env.step(env.encode(Plan((1, 2), (0, 0))))
+    assert info["failed"] == 0.0 and info["reload_bytes"] == 10000.0
+    times = env.timeline()
+    taken_s = (times["compute_end_s"] - times["compute_start_s"])[:2]
+    items = env.prepared.world.items_mean / 4
+    np.testing.assert_allclose(taken_s, items * np.array([[0.02], [0.03]]).repeat(4, axis=1))
+
+
+def test_a_measured_model_is_no_language_model(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    measured = {"model.profile": str(tmp_path / "mine.csv"), "jobs.kind": "llm"}
+    with pytest.raises(ScenarioError, match=r"model\.profile = .*mine\.csv.: must be a language model"):
+        prepare(load_scenario("WalkerOutage").replace(**measured))
 
 
 def test_fault_levels_are_a_base_that_fields_change():

@@ -213,17 +213,30 @@ def check_plan(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> tupl
     ValueError
         A wrong shape, cuts that decrease or leave 0..L, levels outside 0..R-1.
     """
-    n_slots, (n_blocks, n_levels) = costs.rate_bps.shape[0], (costs.compute_s.shape[1], costs.error.shape[1])
+    return checked_plan(cuts, levels, costs.rate_bps.shape[0], costs.compute_s.shape[1], costs.error.shape[1])
+
+
+def checked_plan(
+    cuts: npt.ArrayLike, levels: npt.ArrayLike, n_slots: int, n_blocks: int, n_levels: int
+) -> tuple[I64, I64]:
+    """Do what `check_plan` does where there is no problem: K slots, L blocks, R levels."""
     checked = []
     for name, value, high in (("cuts", cuts, n_blocks), ("levels", levels, n_levels - 1)):
-        array = np.array(value, dtype=np.int64)
-        if array.shape != (n_slots,) or not np.array_equal(array, np.asarray(value)):
-            raise ValueError(f"{name} = {value!r}; needs {n_slots} integers")
-        if array.min() < 0 or array.max() > high:
-            raise ValueError(f"{name} = {array.tolist()}; allowed are 0..{high}")
-        checked.append(array)
-    if np.any(np.diff(checked[0]) < 0):
-        raise ValueError(f"cuts = {checked[0].tolist()}; must not decrease")
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of different lengths
+            array = np.empty(0)
+        whole = array.shape == (n_slots,) and array.dtype.kind in "iuf" and np.all(array == np.floor(array))
+        if (
+            not whole
+            or array.min() < 0
+            or array.max() > high
+            or (name == "cuts" and np.any(array[1:] < array[:-1]))
+        ):
+            shown = value.tolist() if isinstance(value, np.ndarray) else value
+            order = "non-decreasing " if name == "cuts" else ""
+            raise ValueError(f"{name} = {shown}: must be {n_slots} {order}integers in 0..{high}")
+        checked.append(array.astype(np.int64))
     return checked[0], checked[1]
 
 

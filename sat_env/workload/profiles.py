@@ -117,11 +117,6 @@ class ModelProfile:
         """Number of blocks L."""
         return len(self.flops_per_item)
 
-    @property
-    def gmac(self) -> float:
-        """Multiply-accumulates of one item over all blocks, in 10^9."""
-        return float(self.flops_per_item.sum()) / 2e9
-
     def grouped(self, n_units: int) -> ModelProfile:
         """Merge consecutive blocks into units, which then are the profile's blocks.
 
@@ -208,7 +203,6 @@ def load_profile(
     dtype_bytes: int | None = None,
     input_bytes: float | None = None,
     prompt_tokens: int | None = None,
-    flops_per_s: float | None = None,
 ) -> ModelProfile:
     """Profile of a named model, of a Hugging Face `config.json`, or of a measured CSV.
 
@@ -225,8 +219,6 @@ def load_profile(
         Default: a raw image of the model's input size.
     prompt_tokens : int, optional
         Length of the prompt; language models only, default 512.
-    flops_per_s : float, optional
-        Rate of the device that a CSV was measured on; CSV only, and required there.
 
     Raises
     ------
@@ -236,7 +228,7 @@ def load_profile(
     if dtype_bytes is not None and dtype_bytes < 1:
         raise ValueError(f"dtype_bytes is {dtype_bytes}; allowed: 1 or more")
     path = Path(source)
-    options = {"input_bytes": input_bytes, "prompt_tokens": prompt_tokens, "flops_per_s": flops_per_s}
+    options = {"input_bytes": input_bytes, "prompt_tokens": prompt_tokens}
 
     def refuse_except(kind: str, *allowed: str) -> None:
         for option, value in options.items():
@@ -245,12 +237,8 @@ def load_profile(
 
     shape: VitShape | DecoderShape
     if path.suffix == ".csv":
-        refuse_except("measured profile", "flops_per_s")
-        if flops_per_s is None:
-            raise ValueError(
-                f"flops_per_s is None; allowed: the FLOP/s of the device that {source} was measured on"
-            )
-        return profile_from_csv(path, flops_per_s=flops_per_s, dtype_bytes=dtype_bytes or 4)
+        refuse_except("measured profile")
+        return profile_from_csv(path, dtype_bytes=dtype_bytes or 4)
     if path.suffix == ".json":
         name = path.parent.resolve().name if path.name == "config.json" else path.stem
         shape, config_dtype_bytes = _read_config(path)
@@ -427,33 +415,31 @@ def llm_profile(
     )
 
 
-def profile_from_csv(path: str | Path, *, flops_per_s: float, dtype_bytes: int = 4) -> ModelProfile:
+def profile_from_csv(path: str | Path, *, dtype_bytes: int = 4) -> ModelProfile:
     """Profile of a model measured block by block.
 
-    The file has the columns block, seconds, weight_bytes, output_bytes. Row 0 is the input: its seconds and
-    weights are zero and its output is the raw input. Rows 1..L are the blocks; the output of row L is the
-    result. Seconds and output bytes are those of one item.
+    The first line is ``# flops_per_s = 10.7e12``, the rate credited to the device that the seconds were
+    measured on: a block's FLOPs are its seconds times this rate, so a slot of half the rate takes twice as
+    long. Then a CSV follows with the columns block, seconds, weight_bytes, output_bytes. Row 0 is the input:
+    its seconds and weights are zero and its output is the raw input. Rows 1..L are the blocks; the output of
+    row L is the result. Seconds and output bytes are those of one item.
 
     Parameters
     ----------
     path : str or Path
-        The CSV file.
-    flops_per_s : float
-        Rate credited to the device the seconds were measured on. A block's FLOPs are its seconds times this
-        rate, so a slot of half the rate takes twice as long.
+        The file.
     dtype_bytes : int
         Bytes of an activation entry and of a weight in the file.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, a column is missing, or a value is not allowed.
+        If the file cannot be read, the rate or a column is missing, or a value is not allowed.
     """
-    if not (math.isfinite(flops_per_s) and flops_per_s > 0):
-        raise ValueError(f"flops_per_s is {flops_per_s}; allowed: a finite number above 0")
+    first, *lines = [line for line in _read_text(path).splitlines() if line.strip()] or [""]
+    flops_per_s = _rate(path, first)
     columns = ("block", "seconds", "weight_bytes", "output_bytes")
-    lines = _read_text(path).splitlines()
-    reader = csv.DictReader(line for line in lines if line.strip())
+    reader = csv.DictReader(lines)
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise ValueError(
@@ -500,6 +486,21 @@ def profile_from_csv(path: str | Path, *, flops_per_s: float, dtype_bytes: int =
         kv_bytes_per_token=np.zeros(n_blocks),
         token_flops=np.zeros(n_blocks),
     )
+
+
+def _rate(path: str | Path, line: str) -> float:
+    """Read the rate off the first line of a measured CSV."""
+    name, _, value = line.partition("=")
+    try:
+        flops_per_s = float(value.strip(" ,"))  # spreadsheets pad a line with commas
+    except ValueError:
+        flops_per_s = math.nan
+    if "".join(name.split()) != "#flops_per_s" or not 0 < flops_per_s < math.inf:
+        raise ValueError(
+            f"{path}: first line is {line!r}; allowed: '# flops_per_s = 1e13', "
+            "a finite number above 0, of the device that the seconds were measured on"
+        )
+    return flops_per_s
 
 
 def profile_from_module(
