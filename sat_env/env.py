@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from typing import Any
 
 import gymnasium
@@ -45,7 +46,7 @@ def window_of(options: dict[str, Any] | None) -> Any:
 def checked_arrays(plan: Any, simulator: Simulator) -> tuple[Ints, Ints]:
     """Return (cuts, levels) of a plan; refuse what is none, or none of the simulator's worlds."""
     if not isinstance(plan, Plan):
-        raise ValueError(f"plan = {plan!r}: must be a Plan")
+        raise ValueError(f"plan = {reprlib.repr(plan)}: must be a Plan")
     plan.check(simulator.slots, simulator.blocks, simulator.levels)
     return plan.arrays()
 

@@ -399,6 +399,12 @@ class Faults:
             f"at least link_tail_min_s = {self.link_tail_min_s}",
         )
         require(1 <= self.anomaly_factor <= 1000, "faults.anomaly_factor", self.anomaly_factor, "1..1000")
+        require(
+            self.reset_mtbf_s == 0 or self.reset_mtbf_s >= self.anomaly_factor,
+            "faults.reset_mtbf_s",
+            self.reset_mtbf_s,
+            f"0, or at least anomaly_factor = {self.anomaly_factor:g} s",
+        )
 
 
 FAULT_LEVELS = {

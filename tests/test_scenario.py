@@ -86,6 +86,10 @@ BAD = [
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
     ({"faults": {"anomaly_factor": 1e300}}, "faults.anomaly_factor = 1e+300: must be 1..1000"),
+    (
+        {"faults": {"reset_mtbf_s": 1e-9}},
+        "faults.reset_mtbf_s = 1e-09: must be 0, or at least anomaly_factor = 7 s",
+    ),
     ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
     ({"faults": {"level": ["harsh"]}}, "faults.level = ['harsh']: must be one of none, nominal, harsh"),
     ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ def _checked(plan: object, name: str, epoch: int, simulator: Simulator) -> tuple
     if plan is None:
         return np.full(simulator.slots, NO_PLAN), np.zeros(simulator.slots, np.int64)
     if not isinstance(plan, Plan):
-        raise ValueError(f"policy {name!r}, epoch {epoch}: act returned {plan!r}; must be a Plan or None")
+        raise ValueError(
+            f"policy {name!r}, epoch {epoch}: act returned {reprlib.repr(plan)}; must be a Plan or None"
+        )
     try:
         plan.check(simulator.slots, simulator.blocks, simulator.levels)
     except ValueError as error:
