@@ -307,7 +307,7 @@ def main(args: Args) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, j_s in tuned.j_s.items():
         console.print(f"{name:8} J {j_s:.3f} s on {args.episodes} training episodes", highlight=False)
-    console.print(f"constants: {out}")
+    console.print(f"constants: {out}", markup=False)
 
 
 if __name__ == "__main__":
