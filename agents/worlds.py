@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from agents.interface import Flat, Ints
 from agents.planner import BatchPlanner
-from sat_env.env import INFO_FIELDS
-from sat_env.sb3 import SatVecEnv
+from sat_env.sb3 import EngineVecEnv
 from sat_env.simulator import Simulator, Snapshot, Split
 from sat_env.world import Prepared
 
@@ -29,7 +26,7 @@ class WorldsSnapshot(NamedTuple):
     extra: Any  # of worlds of another kind
 
 
-class AgentWorlds(SatVecEnv):
+class AgentWorlds(EngineVecEnv):
     """n worlds, each rewarded against an opponent that played the same trace.
 
     The reward is the opponent's latency minus the agent's, over the scenario's reference latency: how much
@@ -70,7 +67,6 @@ class AgentWorlds(SatVecEnv):
         split: Split = "train",
         seed: int = 0,
     ) -> None:
-        self.render_mode = None  # VecEnv asks for it
         space = interface.observation_space
         if foresight:
             low, high = (
@@ -78,19 +74,14 @@ class AgentWorlds(SatVecEnv):
                 for end, far in ((space.low, 0.0), (space.high, 1.0))
             )
             space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        VecEnv.__init__(self, num_envs, space, interface.action_space)
+        super().__init__(Simulator(prepared, num_envs, split), space, interface.action_space, seed)
         self.interface: Any = interface
         self.opponent, self.versus, self.foresight = opponent, versus, foresight
         self.traces = traces
-        self.simulator = Simulator(prepared, num_envs, split)
         self._reference_s = prepared.scenario.reference_latency_s
-        self._new_seeds = np.arange(seed, seed + num_envs, dtype=np.uint64)
         # What the opponent's jobs took in this episode, and in those that come again (n, T).
         self._theirs_s = np.full((num_envs, prepared.scenario.episode_epochs), self._reference_s)
         self._played: dict[int, NDArray[np.float64]] = {}
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, np.int64)
-        self._started_s = time.monotonic()
 
     def reset(self) -> Flat:  # type: ignore[override]
         """Start an episode in every world."""
@@ -151,22 +142,8 @@ class AgentWorlds(SatVecEnv):
         simulator.step(cuts, levels)
         theirs_s = self._theirs_s[:, self._lengths[0]] if self.versus else self._reference_s
         rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
-        self._returns += rewards
-        self._lengths += 1
-        dones = simulator.over.copy()
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        dones, infos = self.account(rewards, lambda ended: self.observe()[ended])
         if dones.any():
-            final = self.observe()
-            elapsed_s = round(time.monotonic() - self._started_s, 6)
-            for i in np.flatnonzero(dones):
-                infos[i] = {
-                    "terminal_observation": final[i],
-                    "TimeLimit.truncated": True,
-                    "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": elapsed_s},
-                    **{name: float(getattr(simulator.outcome, name)[i]) for name in INFO_FIELDS},
-                }
-            self._returns[dones] = 0.0
-            self._lengths[dones] = 0
             self._begin()
         return self.observe(), rewards, dones, infos
 

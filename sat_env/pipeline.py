@@ -1,4 +1,4 @@
-"""Pipelined execution of one job over stages and hops: the recurrence.
+"""Pipelined execution of one job over stages and hops: the recurrence, and the closed form that tests it.
 
 Stage s computes micro-batch m, encodes it, and hop s carries it to stage s + 1, which decodes it::
 
@@ -545,3 +545,24 @@ def generate(  # type: ignore[no-untyped-def]
         left -= done
         t = until
     return min(t, deadline_s)
+
+
+@kernel
+def closed_form_s(service_s, latency_s, micro_batches):  # type: ignore[no-untyped-def]
+    """Return sum(service + latency) + (M - 1) * max(service).
+
+    Exact with identical micro-batches, unlimited buffers, no release times and constant rates; then it is
+    the makespan of `run` (GPipe's and PipeEdge's pipeline formula).
+
+    Parameters
+    ----------
+    service_s : (n,)
+        Seconds of every server on the way of one micro-batch: stages, codecs, hops.
+    latency_s : (n,)
+    """
+    total = 0.0
+    slowest = 0.0
+    for i in range(service_s.shape[0]):
+        total += service_s[i] + latency_s[i]
+        slowest = max(slowest, service_s[i])
+    return total + (micro_batches - 1) * slowest

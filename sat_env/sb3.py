@@ -6,7 +6,7 @@ stable-baselines3 takes no Gymnasium `VectorEnv`; its own wrappers step one envi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,105 +16,68 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
 from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
-from sat_env.simulator import Split, world_seeds
+from sat_env.simulator import Simulator, Split, world_seeds
 from sat_env.world import prepare
 
+Ints = NDArray[np.int64]
 
-class SatVecEnv(VecEnv):
-    """n worlds as a stable-baselines3 `VecEnv`: SAME_STEP autoreset, episode statistics as `Monitor` gives.
+
+class EngineVecEnv(VecEnv):
+    """What stable-baselines3 asks of n worlds of one simulator; what they show and pay is for subclasses to say.
 
     Parameters
     ----------
-    num_envs : int
-    scenario, action, split
-        As in `sat_env.env.SatEnv`.
+    simulator : Simulator
+    observation_space, action_space : gymnasium.Space
+        Of one world.
     seed : int
         World i takes seed + i.
-    flat : bool
-        Observations are one vector (D,), the entries in the order of `observation.layout`, instead of a
-        dictionary: for ``"MlpPolicy"``, which then learns from the same numbers with a third less to copy.
     """
 
     def __init__(
         self,
-        num_envs: int,
-        scenario: ScenarioLike = "WalkerOutage",
-        action: encodings.Encoding = "fractions",
-        split: Split = "train",
-        seed: int = 0,
-        flat: bool = False,
+        simulator: Simulator,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        seed: int,
     ) -> None:
-        self._new_seeds: NDArray[np.uint64] | None = world_seeds(seed, num_envs)
-        self.scenario = resolve_scenario(scenario)
-        self.worlds = Worlds(prepare(self.scenario), num_envs, action, split)
-        self.render_mode = None
-        self._flat = flat
-        size = observation.vector_size(self.worlds.simulator.slots)
-        space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32) if flat else self.worlds.observation_space
-        super().__init__(num_envs, space, self.worlds.action_space)
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self._new_seeds: NDArray[np.uint64] | None = world_seeds(seed, simulator.worlds)
+        self.render_mode = None  # VecEnv asks for it
+        super().__init__(simulator.worlds, observation_space, action_space)
+        self.simulator = simulator
+        self._returns = np.zeros(self.num_envs)
+        self._lengths = np.zeros(self.num_envs, np.int64)
         self._started_s = time.monotonic()
         self._actions: NDArray[Any] = np.zeros(0)
-
-    def reset(self) -> Any:
-        """Start an episode in every world."""
-        self.worlds.simulator.begin(seeds=self._new_seeds)
-        self._new_seeds = None
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
-        return self._shown(self.worlds.observe())
-
-    def _shown(self, flat: Flat) -> Any:
-        return flat if self._flat else observation.split(flat, self.worlds.simulator.slots)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take note of the actions; `step_wait` runs them."""
         self._actions = actions
 
-    def step_wait(self) -> Any:
-        """Run one job in every world."""
-        simulator = self.worlds.simulator
-        flat = self.worlds.step(self._actions)
-        rewards = self.worlds.terms[:, -1].astype(np.float32)
+    def account(
+        self, rewards: NDArray[np.float32], last_seen: Callable[[Ints], Sequence[Any]]
+    ) -> tuple[NDArray[np.bool_], list[dict[str, Any]]]:
+        """Count a step; return which episodes are over (n,), and the infos: of those, as `Monitor` gives them.
+
+        `last_seen` returns the last observation of each world it is given.
+        """
         self._returns += rewards
         self._lengths += 1
-        dones = simulator.over.copy()
+        dones = self.simulator.over.copy()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if dones.any():
-            ended = np.flatnonzero(dones)
-            final = flat[ended]
-            elapsed_s = time.monotonic() - self._started_s
-            for i, row in zip(ended, final, strict=True):
+        ended = np.flatnonzero(dones)
+        if len(ended):
+            elapsed_s = round(time.monotonic() - self._started_s, 6)
+            for i, seen in zip(ended, last_seen(ended), strict=True):
                 infos[i] = {
-                    "terminal_observation": self._shown(row),
+                    "terminal_observation": seen,
                     "TimeLimit.truncated": True,
-                    "episode": {
-                        "r": float(self._returns[i]),
-                        "l": int(self._lengths[i]),
-                        "t": round(elapsed_s, 6),
-                    },
-                    **{name: float(getattr(simulator.outcome, name)[i]) for name in INFO_FIELDS},
+                    "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": elapsed_s},
+                    **{name: float(getattr(self.simulator.outcome, name)[i]) for name in INFO_FIELDS},
                 }
-            self._returns[dones] = 0.0
-            self._lengths[dones] = 0
-            simulator.begin(ended)
-            simulator.look(ended, flat)
-        return self._shown(flat), rewards, dones, infos
-
-    def action_masks(self, index: int = 0) -> NDArray[np.bool_]:
-        """Return which choices are legal, for sb3-contrib's `MaskablePPO`: all of them."""
-        if not isinstance(self.action_space, gymnasium.spaces.MultiDiscrete):
-            raise ValueError(f"action_masks: action = {self.worlds.action!r} has no choices to mask")
-        return np.ones(int(self.action_space.nvec.sum()), np.bool_)
-
-    def episode_totals(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return return and length so far of the running episodes (n,)."""
-        return self._returns.copy(), self._lengths.copy()
-
-    def set_episode_totals(self, totals: tuple[NDArray[np.float64], NDArray[np.int64]]) -> None:
-        """Go on from totals that `episode_totals` returned."""
-        self._returns[:], self._lengths[:] = totals
+            self._returns[ended] = 0.0
+            self._lengths[ended] = 0
+        return dones, infos
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Give world i the seed `seed` + i, from the next reset on."""
@@ -147,3 +110,64 @@ class SatVecEnv(VecEnv):
         from stable_baselines3.common.monitor import Monitor
 
         return [issubclass(Monitor, wrapper_class)] * len(list(self._get_indices(indices)))
+
+
+class SatVecEnv(EngineVecEnv):
+    """n worlds as a stable-baselines3 `VecEnv`: SAME_STEP autoreset, episode statistics as `Monitor` gives.
+
+    Parameters
+    ----------
+    num_envs : int
+    scenario, action, split
+        As in `sat_env.env.SatEnv`.
+    seed : int
+        World i takes seed + i.
+    flat : bool
+        Observations are one vector (D,), the entries in the order of `observation.layout`, instead of a
+        dictionary: for ``"MlpPolicy"``, which then learns from the same numbers with a third less to copy.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        scenario: ScenarioLike = "WalkerOutage",
+        action: encodings.Encoding = "fractions",
+        split: Split = "train",
+        seed: int = 0,
+        flat: bool = False,
+    ) -> None:
+        self.scenario = resolve_scenario(scenario)
+        self.worlds = Worlds(prepare(self.scenario), num_envs, action, split)
+        self._flat = flat
+        simulator = self.worlds.simulator
+        size = observation.vector_size(simulator.slots)
+        space = gymnasium.spaces.Box(0.0, 1.0, (size,), np.float32) if flat else self.worlds.observation_space
+        super().__init__(simulator, space, self.worlds.action_space, seed)
+
+    def reset(self) -> Any:
+        """Start an episode in every world."""
+        self.simulator.begin(seeds=self._new_seeds)
+        self._new_seeds = None
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        return self._shown(self.worlds.observe())
+
+    def _shown(self, flat: Flat) -> Any:
+        return flat if self._flat else observation.split(flat, self.simulator.slots)
+
+    def step_wait(self) -> Any:
+        """Run one job in every world."""
+        flat = self.worlds.step(self._actions)
+        rewards = self.worlds.terms[:, -1].astype(np.float32)
+        dones, infos = self.account(rewards, lambda ended: [self._shown(row) for row in flat[ended]])
+        if dones.any():
+            ended = np.flatnonzero(dones)
+            self.simulator.begin(ended)
+            self.simulator.look(ended, flat)
+        return self._shown(flat), rewards, dones, infos
+
+    def action_masks(self, index: int = 0) -> NDArray[np.bool_]:
+        """Return which choices are legal, for sb3-contrib's `MaskablePPO`: all of them."""
+        if not isinstance(self.action_space, gymnasium.spaces.MultiDiscrete):
+            raise ValueError(f"action_masks: action = {self.worlds.action!r} has no choices to mask")
+        return np.ones(int(self.action_space.nvec.sum()), np.bool_)

@@ -16,7 +16,7 @@ from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
 from sat_env.handles import Handle
-from sat_env.network.ground import rain_parameters, rain_step
+from sat_env.network.ground import rain_keep, rain_parameters
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
 from sat_env.scenario import Scenario, require
@@ -298,7 +298,7 @@ def _world(
             rain=scenario.faults.rain,
             rain_log_mean=np.array([mean for mean, _ in rain] or [0.0]),
             rain_log_sigma=np.array([sigma for _, sigma in rain] or [0.0]),
-            rain_keep=rain_step(1.0, scenario.epoch_s)[0],
+            rain_keep=rain_keep(scenario.epoch_s),
             logged=logged_outages(scenario.faults.outage_log, contacts),
         ),
     )

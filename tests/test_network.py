@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import networkx as nx
@@ -21,15 +21,17 @@ from sat_env.network.ground import (
     contacts,
     ka_rate_bps,
     rain_at_elevation_db,
+    rain_keep,
     rain_parameters,
-    rain_step,
     slant_range_km,
 )
 from sat_env.network.links import (
     LIGHT_KM_S,
     acquired,
     isl_rate_bps,
+    line_of_sight,
     links_in_sight,
+    longest_sight_km,
     nearest_in_reach,
 )
 from sat_env.network.paths import MAX_HOPS
@@ -62,6 +64,26 @@ def shared_data(name: str) -> Path:
 
 
 # Links
+
+
+@properties
+@given(st.integers(0, 2**32 - 1), st.floats(0, 150))
+def test_all_pairs_line_of_sight_is_the_closest_point_test(seed, grazing_km):
+    generator = np.random.default_rng(seed)
+    directions = generator.normal(size=(40, 3))
+    radii = EARTH_RADIUS_KM + generator.uniform(300, 2000, size=40)
+    positions = directions / np.linalg.norm(directions, axis=1, keepdims=True) * radii[:, None]
+    sees = line_of_sight(positions, grazing_km)
+    for a, b in combinations(range(40), 2):
+        along = positions[b] - positions[a]
+        share = np.clip(-(positions[a] @ along) / (along @ along), 0, 1)
+        closest = np.linalg.norm(positions[a] + share * along)
+        assert sees[a, b] == sees[b, a] == (closest >= EARTH_RADIUS_KM + grazing_km)
+
+
+def test_longest_links_of_known_altitudes():
+    assert longest_sight_km(550, 80) == pytest.approx(5017, abs=1)
+    assert longest_sight_km(780, 80) == pytest.approx(6175, abs=1)
 
 
 @properties
@@ -240,7 +262,8 @@ def test_rain_never_helps_and_height_above_the_horizon_never_hurts(elevation, al
 def test_rain_follows_the_stations_two_figures():
     station = Station("Singapore", 1.35, 103.82, rain_1pct_db=7.7, rain_01pct_db=24.4)
     mu, sigma = rain_parameters(station)
-    keep, spread = rain_step(sigma, 20_000.0)
+    keep = rain_keep(20_000.0)
+    spread = sigma * np.sqrt(1.0 - keep**2)
     generator = np.random.default_rng(0)
     logs = mu + sigma * generator.normal(size=200_000)
     for _ in range(3):  # the law is kept by the process

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.pipeline_events import FOREVER, Hop, Route, Stage, random_pipeline, simulate
 from planning_instances import canonical_plans, random_problem
 
-from sat_env.pipeline import JobRun, job_run, run
+from sat_env.pipeline import JobRun, closed_form_s, job_run, run
 from sat_env.planning.costs import Costs
 from sat_env.planning.predict import predict
 
@@ -245,8 +245,9 @@ def test_closed_form(data: st.DataObject, n_stages: int, n_batches: int) -> None
     job.encode_s[:], job.decode_s[1:], job.route_latency_s[:, 0] = encode_s, decode_s[:-1], latency_s
     end_s = run(job, n_stages, 0.0, NEVER_S, 60.0, 0.0, 0.0, 0.0, 0.0, np.zeros((1, 0, 2)))
     service_s = np.concatenate([compute_s, encode_s[:-1], send_s[:-1], decode_s[:-1]])
-    # GPipe's and PipeEdge's formula: exact with identical micro-batches and unlimited buffers.
-    expected_s = service_s.sum() + latency_s[:-1].sum() + (n_batches - 1) * service_s.max()
+    expected_s = closed_form_s(
+        service_s, np.append(latency_s[:-1], np.zeros(len(service_s) - n_stages + 1)), n_batches
+    )
     assert end_s == pytest.approx(expected_s, rel=1e-12)
 
 

@@ -81,14 +81,13 @@ def rain_parameters(station: Station) -> tuple[float, float]:
     return float(np.log(station.rain_1pct_db) - z_1pct * sigma), float(sigma)
 
 
-def rain_step(sigma: float, step_s: float) -> tuple[float, float]:
-    """Return keep and spread of one exact step of the log-attenuation's Ornstein-Uhlenbeck process.
+def rain_keep(step_s: float) -> float:
+    """Return what one exact step of the log-attenuation's Ornstein-Uhlenbeck process keeps of where it was.
 
-    ``x' = mu + keep * (x - mu) + spread * z`` with z standard normal keeps N(mu, sigma^2) stationary
-    (Maseng and Bakken, A stochastic dynamic model of rain attenuation, IEEE Trans. Comm. 29(5), 1981).
+    ``x' = keep * x + sqrt(1 - keep^2) * z`` with x and z standard normal keeps x so (Maseng and Bakken, A stochastic
+    dynamic model of rain attenuation, IEEE Trans. Comm. 29(5), 1981); `trace.draw_rain` takes the steps.
     """
-    keep = float(np.exp(-RAIN_BETA_PER_S * step_s))
-    return keep, float(sigma * np.sqrt(1 - keep**2))
+    return float(np.exp(-RAIN_BETA_PER_S * step_s))
 
 
 @allocating_kernel

@@ -25,6 +25,26 @@ def isl_rate_bps(range_km: float, cap_bps: float, reference_rate_bps: float, ref
     return min(cap_bps, reference_rate_bps * (reference_km / range_km) ** 2)
 
 
+def line_of_sight(positions_km: Floats, grazing_height_km: float) -> Bools:
+    """Tell for all pairs of nodes (N, 3) whether the sight passes above the grazing height: (N, N).
+
+    With s = sqrt(|r|^2 - Rg^2), the distance from a node to its tangent point on the grazing sphere, two
+    nodes see each other iff r_i . r_j + s_i s_j >= Rg^2 (the angle between them is at most the sum of
+    their angles to the tangent points): one (N x 4)(4 x N) product.
+    """
+    grazing = EARTH_RADIUS_KM + grazing_height_km
+    tangent = np.sqrt(np.maximum((positions_km**2).sum(axis=1) - grazing**2, 0.0))
+    extended = np.column_stack([positions_km, tangent])
+    sees: Bools = extended @ extended.T >= grazing**2
+    return sees
+
+
+def longest_sight_km(altitude_km: float, grazing_height_km: float) -> float:
+    """Return the range at which the sight between two nodes of an altitude touches the grazing height."""
+    radius, grazing = EARTH_RADIUS_KM + altitude_km, EARTH_RADIUS_KM + grazing_height_km
+    return float(2 * np.sqrt(radius**2 - grazing**2))
+
+
 def radio_horizon_km(height_a_km: float, height_b_km: float) -> float:
     """Return how far two antennas near the surface reach: sqrt(2 k R h_a) + sqrt(2 k R h_b), k = 4/3.
 
