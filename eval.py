@@ -8,6 +8,7 @@ python eval.py --agents zoo:prices,priced --scenarios WalkerRush,WalkerHarsh
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ import tyro
 from agents import zoo
 from baselines import NAMES, describe, make
 from baselines.priced import is_tuned, untuned_line
-from sat_env.commands import fail_cleanly, new_console, resolve, show_and_write
+from sat_env.commands import describe_input, fail_cleanly, file_to_write, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference
 from sat_env.policy import Policy
-from sat_env.scenario import Scenario, scenario_names
+from sat_env.scenario import Scenario, scenario_names, ships
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,30 @@ def main(args: Args) -> None:
         raise ValueError(f"episodes = {args.episodes}: must be at least 1")
     if args.seed < 0:
         raise ValueError(f"seed = {args.seed}: must be at least 0")
-    out = Path(args.out) if args.out else None
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"out = {args.out!r}: must be a path in an existing folder")
+    out = None if args.out is None else file_to_write(args.out)
     scenarios = [resolve(name.strip(), args.elements, args.model) for name in args.scenarios.split(",")]
     agents = [name.strip() for name in args.agents.split(",")]
 
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     for scenario in scenarios:
+        if not ships(scenario):
+            for line in describe_input(scenario):
+                say(line)
         if not is_tuned(scenario) and any(name in NAMES for name in agents):
-            console.print(untuned_line(scenario), highlight=False, soft_wrap=True)
+            say(untuned_line(scenario))
 
     def policies_for(scenario: Scenario) -> list[Policy]:
-        return [load(name, scenario) for name in agents]
+        policies = [load(name, scenario) for name in agents]
+        for policy in policies:
+            card = getattr(policy, "card", None)
+            if card is not None and card.scenario_hash != scenario.hash():
+                say(
+                    f"{policy.name} was trained on {card.scenario} ({card.scenario_hash}), "
+                    f"not on this {scenario.name} ({scenario.hash()})"
+                )
+        return policies
 
     show_and_write(console, policies_for, scenarios, args.episodes, args.seed, out)
 
@@ -102,17 +115,26 @@ def load(agent: str, scenario: Scenario) -> Policy:
 def load_class(agent: str) -> Policy:
     """Return an instance of ``module:Class``, found from the current folder."""
     module_name, _, class_name = agent.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise ValueError(f"agent = {agent!r}: must be module:Class")
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"agent = {agent!r}: must name an importable module ({error})") from None
-    if not hasattr(module, class_name):
+    kind = getattr(module, class_name, None)
+    if not isinstance(kind, type):
         raise ValueError(f"agent = {agent!r}: must name a class of {module_name}")
-    policy: Policy = getattr(module, class_name)()
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise ValueError(f"agent = {agent!r}: must be a class made without arguments ({error})") from None
+    policy: Policy = kind()
     for member in ("name", "reset", "act"):
         if not hasattr(policy, member):
             raise ValueError(f"agent = {agent!r}: must have {member} (see sat_env/policy.py)")
+    if not isinstance(policy.name, str) or not policy.name.strip():
+        raise ValueError(f"agent = {agent!r}, name = {policy.name!r}: must be text that is not empty")
     if isinstance(policy, Reference):
         raise ValueError(f"agent = {agent!r}: must not be a reference, which sees the future")
     return policy

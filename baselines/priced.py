@@ -31,7 +31,7 @@ from sat_env.scenario import Scenario
 from sat_env.world import World
 
 CONSTANTS_DIR = Path(__file__).parent / "constants"
-HOW_TO_TUNE = "python -m baselines.tune --scenario FILE.toml (the world as a file)"
+HOW_TO_TUNE = "python -m baselines.tune --scenario FILE.toml (the world as a file, under a name of its own)"
 MAX_S = sys.float_info.max
 
 

@@ -184,7 +184,9 @@ def make(name: str, scenario: Scenario) -> Policy | Reference:
         Unknown name, or best-static where nothing was tuned for the scenario.
     """
     if name not in ENTRIES:
-        raise ValueError(f"agent = {name!r}: must be one of {', '.join(NAMES)}, or the path of a .zip")
+        raise ValueError(
+            f"agent = {name!r}: must be one of {', '.join(NAMES)}, the path of a .zip, zoo:ALGORITHM or module:Class"
+        )
     return ENTRIES[name][1](name, scenario)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from baselines.splits import Plan, if_feasible
-from sat_env.planning import Costs, predict
+from sat_env.planning import Costs
+from sat_env.planning.predict import trusted_predict
 
 
 def plan(costs: Costs) -> Plan | None:
@@ -18,4 +19,4 @@ def plan(costs: Costs) -> Plan | None:
         cuts = np.where(np.arange(n_slots) < k, 0, n_blocks)
         plans.append(if_feasible(costs, cuts, np.zeros(n_slots, dtype=np.int64)))
     feasible = [plan for plan in plans if plan is not None]
-    return min(feasible, key=lambda plan: predict(costs, *plan), default=None)
+    return min(feasible, key=lambda plan: trusted_predict(costs, *plan), default=None)

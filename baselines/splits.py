@@ -3,8 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from sat_env.planning import Costs, predict
+from sat_env.planning import Costs
 from sat_env.planning.costs import F64, I64, make_canonical
+from sat_env.planning.predict import trusted_predict
 
 Plan = tuple[I64, I64]
 
@@ -21,7 +22,7 @@ def idle(costs: Costs) -> Costs:
 def if_feasible(costs: Costs, cuts: I64, levels: I64) -> Plan | None:
     """Return the plan, canonical, or None if it breaks a limit of the problem."""
     make_canonical(costs.compute_s.shape[1], cuts, levels)
-    return (cuts, levels) if predict(costs, cuts, levels) < np.inf else None
+    return (cuts, levels) if trusted_predict(costs, cuts, levels) < np.inf else None
 
 
 def holds(costs: Costs, slot: int) -> npt.NDArray[np.bool_]:
@@ -96,7 +97,7 @@ def greedy_levels(costs: Costs, cuts: I64) -> I64:
     Stops when no single change gains time within the error budget: not optimal.
     """
     levels = least_error_levels(costs, cuts)
-    now_s = predict(costs, cuts, levels)
+    now_s = trusted_predict(costs, cuts, levels)
     starts = np.concatenate(([0], cuts[:-1]))
     senders = np.flatnonzero((cuts > starts) & (cuts < costs.compute_s.shape[1]))
     while True:
@@ -105,10 +106,10 @@ def greedy_levels(costs: Costs, cuts: I64) -> I64:
             for level in range(costs.error.shape[1]):
                 trial = levels.copy()
                 trial[k] = level
-                gain_s = now_s - predict(costs, cuts, trial)
+                gain_s = now_s - trusted_predict(costs, cuts, trial)
                 added = costs.error[cuts[k], level] - costs.error[cuts[k], levels[k]]
                 if gain_s > 1e-12 * now_s and gain_s / max(added, 1e-12) > best_gain:
                     best, best_gain = trial, gain_s / max(added, 1e-12)
         if best is None:
             return levels
-        levels, now_s = best, predict(costs, cuts, best)
+        levels, now_s = best, trusted_predict(costs, cuts, best)

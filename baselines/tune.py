@@ -17,7 +17,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -26,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from baselines.batch import fixed_plans, play, priced_plans
 from baselines.priced import CONSTANTS_DIR, Constants
-from sat_env.commands import fail_cleanly
+from sat_env.commands import fail_cleanly, file_to_write
 from sat_env.evaluation.runner import Episode, episodes
 from sat_env.plan import Plan
-from sat_env.scenario import Scenario, load_scenario
+from sat_env.scenario import Scenario, load_scenario, scenario_names, ships
 from sat_env.simulator import NO_PLAN, Simulator
 from sat_env.world import Prepared, prepare
 
@@ -269,9 +268,12 @@ def main(args: Args) -> None:
     if args.seed < 0:
         raise ValueError(f"seed = {args.seed}: must be at least 0")
     scenario = load_scenario(args.scenario)
-    out = Path(args.out) if args.out else CONSTANTS_DIR / f"{scenario.name}.json"
-    if args.out and not out.parent.is_dir():
-        raise ValueError(f"out = {args.out!r}: must be a path in an existing folder")
+    if args.out is None and scenario.name in scenario_names() and not ships(scenario):
+        raise ValueError(
+            f"name = {scenario.name!r}: must be another than that of a scenario that ships, whose constants would be "
+            "lost; give the world in the file a name of its own"
+        )
+    out = CONSTANTS_DIR / f"{scenario.name}.json" if args.out is None else file_to_write(args.out)
     console = Console()
     columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -305,7 +307,7 @@ def main(args: Args) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, j_s in tuned.j_s.items():
         console.print(f"{name:8} J {j_s:.3f} s on {args.episodes} training episodes", highlight=False)
-    console.print(f"constants: {out}")
+    console.print(f"constants: {out}", markup=False)
 
 
 if __name__ == "__main__":

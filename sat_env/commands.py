@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +18,17 @@ from sat_env.evaluation.report import results_table
 from sat_env.evaluation.results import SCHEMA_VERSION, Results, Row, file_hash, this_run, write_results
 from sat_env.evaluation.runner import evaluate, world_of
 from sat_env.policy import Policy
-from sat_env.scenario import Elements, Scenario, load_scenario, require
+from sat_env.scenario import Elements, Scenario, ScenarioError, load_scenario, require
 from sat_env.world import load_model, prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
 OWN = ("sat_env", "agents", "baselines", "benchmarks", "train.py", "eval.py")
 """What the project folder holds that is the project's, unlike a virtual environment or a user's own code."""
+
+LIBRARIES = {
+    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
+}
+"""Where neither the project's code is nor a user's."""
 
 PROMPT_TOKENS, GENERATED_TOKENS = 512.0, 32.0
 """Of a request, where a language model takes the place of one for images."""
@@ -31,18 +37,27 @@ PROMPT_TOKENS, GENERATED_TOKENS = 512.0, 32.0
 def fail_cleanly(main: Callable[[], None]) -> None:
     """Run a command: bad input ends it with one line on standard error and exit code 2.
 
-    Only errors this project raised itself count as bad input; anything else keeps its traceback.
+    Only errors this project raised itself count as bad input; anything else keeps its traceback, and so does what
+    a user's own code (a policy) was part of.
     """
     try:
         main()
     except ValueError as error:
-        innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-        if not any(innermost.is_relative_to(PROJECT / own) for own in OWN):
+        files = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)[1:]]
+        if not _is_own(files[-1]) or any(file.is_file() and _is_users(file) for file in files):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _is_own(file: Path) -> bool:
+    return any(file.is_relative_to(PROJECT / own) for own in OWN)
+
+
+def _is_users(file: Path) -> bool:
+    return not _is_own(file) and not any(file.is_relative_to(folder) for folder in LIBRARIES)
 
 
 def new_console() -> Console:
@@ -78,7 +93,10 @@ def swap_model(scenario: Scenario, model: str) -> Scenario:
     is_llm = model.startswith(("llama", "qwen"))
     if model.endswith(".json"):
         require(Path(model).is_file(), "model", model, "a known name or an existing config.json")
-        is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8")
+        try:
+            is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"model = {model!r}: must be a config.json in UTF-8 ({error})") from None
     units = scenario.model.units
     whole = scenario.replace(**{"model.units": 0})
     changed = whole.replace(**{"model.profile": model, "jobs.kind": "llm" if is_llm else "images"})
@@ -124,6 +142,15 @@ def describe_input(scenario: Scenario) -> list[str]:
     ]
 
 
+def file_to_write(out: str) -> Path:
+    """Return the path of a file to write; refuse a folder, and a path in none."""
+    path = Path(out)
+    require(
+        path.parent.is_dir() and not path.is_dir(), "out", out, "the path of a file in an existing folder"
+    )
+    return path
+
+
 def show_and_write(
     console: Console,
     policies_for: Callable[[Scenario], Sequence[Policy]],
@@ -134,7 +161,7 @@ def show_and_write(
 ) -> None:
     """Play every policy on the same test episodes, print the table, write the results file.
 
-    An interruption keeps what was played: the table and the file then hold those rows.
+    An interruption or an error keeps what was played: the table and the file then hold those rows.
     """
     policies = {scenario.name: policies_for(scenario) for scenario in scenarios}
     require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
@@ -145,32 +172,38 @@ def show_and_write(
     rows: list[Row] = []
     total = sum(len(found) for found in policies.values()) * count
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        try:
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=total)
             for scenario in scenarios:
                 for row in evaluate(policies[scenario.name], scenario, count, seed):
                     rows.append(row)
                     progress.advance(task)
-        except KeyboardInterrupt:
-            console.print(f"interrupted: {len(rows)} of {total} episodes played")
-    if not rows:
-        return
-    console.print(results_table(rows))
-    if out is not None:
-        worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
-        played = {(row.scenario, row.entry) for row in rows}
-        write_results(
-            out,
-            Results(
-                SCHEMA_VERSION,
-                {name: {e: h for e, h in entries[name].items() if (name, e) in played} for name in worlds},
-                worlds,
-                (this_run(sys.argv),),
-                tuple(rows),
-            ),
-        )
-        console.print(f"results: {out}")
+    except KeyboardInterrupt:
+        console.print(f"interrupted: {len(rows)} of {total} episodes played")
+    except Exception:
+        console.print(f"failed: {len(rows)} of {total} episodes played")
+        raise
+    finally:
+        if rows:
+            console.print(results_table(rows))
+        if rows and out is not None:
+            worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
+            played = {(row.scenario, row.entry) for row in rows}
+            write_results(
+                out,
+                Results(
+                    SCHEMA_VERSION,
+                    {
+                        name: {e: h for e, h in entries[name].items() if (name, e) in played}
+                        for name in worlds
+                    },
+                    worlds,
+                    (this_run(sys.argv),),
+                    tuple(rows),
+                ),
+            )
+            console.print(f"results: {out}", markup=False)
 
 
 def entry_hash(policy: Policy) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import os
+import reprlib
 from typing import Any
 
 import gymnasium
@@ -13,17 +14,17 @@ from numpy.typing import NDArray
 
 from sat_env import encodings, observation
 from sat_env.pipeline import COMPUTE_END, COMPUTE_START, SEND_END, SEND_START
-from sat_env.plan import Plan
+from sat_env.plan import Ints, Plan
 from sat_env.problem import PlanningProblem
 from sat_env.render import describe, draw_world
 from sat_env.reward import TERMS
 from sat_env.scenario import Scenario, load_scenario, scenario_from_dict
-from sat_env.simulator import Simulator, Split
+from sat_env.simulator import Simulator, Split, world_seeds
 from sat_env.world import Prepared, prepare
 
 INFO_FIELDS = ("latency_s", "failed", "repaired", "accuracy_drop", "bytes", "energy_j", "reload_bytes")
 
-ScenarioLike = str | dict[str, Any] | Scenario
+ScenarioLike = str | os.PathLike[str] | dict[str, Any] | Scenario
 Flat = NDArray[np.float32]
 
 
@@ -34,18 +35,20 @@ def resolve_scenario(scenario: ScenarioLike) -> Scenario:
     return scenario_from_dict(scenario) if isinstance(scenario, dict) else load_scenario(scenario)
 
 
-def world_seeds(seed: Any, worlds: int) -> NDArray[np.uint64]:
-    """Return the seeds (n,) of worlds that count from `seed`.
+def window_of(options: dict[str, Any] | None) -> Any:
+    """Return the window that the options of `reset` pick, or None; refuse other options."""
+    for name, value in (options or {}).items():
+        if name != "window":
+            raise ValueError(f"options[{name!r}] = {value!r}: must be absent; the one option is 'window'")
+    return (options or {}).get("window")
 
-    Raises
-    ------
-    ValueError
-        The seed is no whole number, or leaves what 64 bits hold.
-    """
-    last = 2**64 - worlds
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= last:
-        raise ValueError(f"seed = {seed!r}: must be a whole number in 0..{last}")
-    return np.uint64(int(seed)) + np.arange(worlds, dtype=np.uint64)
+
+def checked_arrays(plan: Any, simulator: Simulator) -> tuple[Ints, Ints]:
+    """Return (cuts, levels) of a plan; refuse what is none, or none of the simulator's worlds."""
+    if not isinstance(plan, Plan):
+        raise ValueError(f"plan = {reprlib.repr(plan)}: must be a Plan")
+    plan.check(simulator.slots, simulator.blocks, simulator.levels)
+    return plan.arrays()
 
 
 class Worlds:
@@ -184,13 +187,13 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode; without a seed, the next episode of the last one."""
         seeds = None if seed is None else world_seeds(seed, 1)
+        window = window_of(options)
         super().reset(seed=None if seed is None else int(seed))
         simulator = self.worlds.simulator
         if seeds is None and not self._seeded:
             seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
         self._seeded = True
-        window = None if options is None or "window" not in options else np.array([options["window"]])
-        simulator.begin(seeds=seeds, windows=window)
+        simulator.begin(seeds=seeds, windows=None if window is None else np.array([window]))
         return self._observation(), {}
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
@@ -220,16 +223,13 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         """Return the ``"plan"`` action that stands for `plan`."""
         if self.worlds.action != "plan":
             raise ValueError(f"action = {self.worlds.action!r}: plans are encoded with action='plan' only")
-        simulator = self.worlds.simulator
-        plan.check(simulator.slots, simulator.blocks, simulator.levels)
-        return np.array([*plan.cuts, *plan.levels], np.int64)
+        return np.concatenate(checked_arrays(plan, self.worlds.simulator))
 
     def simulate(self, plan: Plan, seed: int) -> dict[str, float]:
         """Return the info of one job under `plan` in an imagined future (see `Simulator.imagine`)."""
-        simulator = self.worlds.simulator
-        plan.check(simulator.slots, simulator.blocks, simulator.levels)
-        imagined = simulator.imagine(seed)
-        cuts, levels = plan.arrays()
+        self._require_reset()
+        cuts, levels = checked_arrays(plan, self.worlds.simulator)
+        imagined = self.worlds.simulator.imagine(seed)
         imagined.step(cuts[None], levels[None])
         return {name: float(getattr(imagined.outcome, name)[0]) for name in INFO_FIELDS}
 
@@ -304,6 +304,7 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode in every world; world i takes seed + i, or its own of a list."""
+        window = window_of(options)
         seeds = None
         if isinstance(seed, list | tuple | np.ndarray):
             if len(seed) != self.num_envs:
@@ -317,10 +318,8 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
         self._seeded = True
-        window = None
-        if options is not None and "window" in options:
-            window = np.broadcast_to(options["window"], (self.num_envs,))
-        self.worlds.simulator.begin(seeds=seeds, windows=window)
+        windows = None if window is None else np.broadcast_to(window, (self.num_envs,))
+        self.worlds.simulator.begin(seeds=seeds, windows=windows)
         return self._observations(self.worlds.observe()), {}
 
     def step(

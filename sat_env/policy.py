@@ -37,7 +37,7 @@ class Policy(Protocol):
     and the repr of `settings` where there are some, else of the file of the class.
     """
 
-    name: str
+    name: str  # of its row in tables and results files; not empty
 
     def reset(self, spec: PolicySpec, seed: int) -> None:
         """Begin an episode. `seed` is the policy's own; it tells nothing of the episode's."""

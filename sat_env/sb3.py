@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
-from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario, world_seeds
-from sat_env.simulator import Simulator, Split
+from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
+from sat_env.simulator import Simulator, Split, world_seeds
 from sat_env.world import prepare
 
 Ints = NDArray[np.int64]

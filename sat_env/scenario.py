@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import tomllib
 import types
 from dataclasses import dataclass, field
@@ -397,7 +398,13 @@ class Faults:
             self.link_tail_max_s,
             f"at least link_tail_min_s = {self.link_tail_min_s}",
         )
-        require(self.anomaly_factor >= 1, "faults.anomaly_factor", self.anomaly_factor, "at least 1")
+        require(1 <= self.anomaly_factor <= 1000, "faults.anomaly_factor", self.anomaly_factor, "1..1000")
+        require(
+            self.reset_mtbf_s == 0 or self.reset_mtbf_s >= self.anomaly_factor,
+            "faults.reset_mtbf_s",
+            self.reset_mtbf_s,
+            f"0, or at least anomaly_factor = {self.anomaly_factor:g} s",
+        )
 
 
 FAULT_LEVELS = {
@@ -588,7 +595,12 @@ def scenario_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SCENARIO_DIR.glob("*.toml")))
 
 
-def load_scenario(name_or_file: str) -> Scenario:
+def ships(scenario: Scenario) -> bool:
+    """Tell whether a scenario is one of the package, unchanged."""
+    return scenario.name in scenario_names() and scenario == load_scenario(scenario.name)
+
+
+def load_scenario(name_or_file: str | os.PathLike[str]) -> Scenario:
     """Load a scenario by registered name or from a TOML file.
 
     Raises
@@ -596,21 +608,20 @@ def load_scenario(name_or_file: str) -> Scenario:
     ScenarioError
         Unknown name, missing or unreadable file, unknown field, or a value that is not allowed.
     """
-    path = SCENARIO_DIR / f"{name_or_file}.toml"
-    if name_or_file.endswith(".toml"):
-        path = Path(name_or_file)
-        require(path.is_file(), "scenario file", name_or_file, "an existing TOML file")
+    allowed = f"one of {', '.join(scenario_names())}, or the path of a .toml file"
+    require(isinstance(name_or_file, str | os.PathLike), "scenario", name_or_file, allowed)
+    given = os.fspath(name_or_file)
+    if given.endswith(".toml"):
+        path = Path(given)
+        require(path.is_file(), "scenario file", given, "an existing TOML file")
     else:
-        require(
-            path.is_file(),
-            "scenario",
-            name_or_file,
-            f"one of {', '.join(scenario_names())}, or the path of a .toml file",
-        )
+        path = SCENARIO_DIR / f"{given}.toml"
+        require(path.is_file(), "scenario", given, allowed)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"scenario file = {str(path)!r}: must be valid TOML ({error})") from None
+    require(len(data) > 0, "scenario file", str(path), "a TOML file that sets at least one field")
     data.setdefault("name", path.stem)
     return scenario_from_dict(data)
 

@@ -8,6 +8,7 @@ of the episode. Everything is a numba kernel over arrays; B = 1 is the single en
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -400,6 +401,20 @@ class Handles(NamedTuple):
     scratch: Handle
 
 
+def world_seeds(seed: Any, worlds: int) -> NDArray[np.uint64]:
+    """Return the seeds (n,) of worlds that count from `seed`.
+
+    Raises
+    ------
+    ValueError
+        The seed is no whole number, or leaves what 64 bits hold.
+    """
+    last = 2**64 - worlds
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= last:
+        raise ValueError(f"seed = {seed!r}: must be a whole number in 0..{last}")
+    return np.uint64(int(seed)) + np.arange(worlds, dtype=np.uint64)
+
+
 class Simulator:
     """B worlds of one scenario: the arrays of `State`, `Trace` and `Problems`, and the kernels over them.
 
@@ -653,10 +668,9 @@ class Simulator:
         Raises
         ------
         ValueError
-            An episode is over, or `seed` is negative.
+            An episode is over, or `seed` is no seed.
         """
-        if seed < 0:
-            raise ValueError(f"seed = {seed}: must be at least 0")
+        fresh_seeds = world_seeds(seed, self.worlds)
         if self.over.any():
             raise ValueError("imagine: the episode of a world is over; begin it first")
         copy = Simulator(self.prepared, self.worlds, self.split)
@@ -677,7 +691,7 @@ class Simulator:
                     outages,
                     self.seeds[b],
                     self.episodes[b] - 1,
-                    np.uint64(seed + b),
+                    fresh_seeds[b],
                     links,
                     contacts.link_ends,
                     contacts.link_is_downlink,
@@ -689,7 +703,7 @@ class Simulator:
                 fresh = np.empty(copy.trace.reset_s.shape[2] + 8)
                 resets = redraw_rest(
                     law,
-                    np.uint64(seed + b),
+                    fresh_seeds[b],
                     now,
                     t,
                     nodes,

@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 
 from sat_env.planning.costs import Costs, Prices, costs_from_arrays, neutral_prices, prices_from_arrays
-from sat_env.planning.predict import objective
+from sat_env.planning.predict import trusted_objective
 
 
 def random_problem(
@@ -81,6 +81,6 @@ def brute_force(costs: Costs, prices: Prices) -> float:
     """The least objective over every canonical plan; inf if none is feasible."""
     (n_slots, _), (n_boundaries, n_levels) = costs.rate_bps.shape, costs.error.shape
     return min(
-        objective(costs, prices, cuts, levels)
+        trusted_objective(costs, prices, cuts, levels)
         for cuts, levels in canonical_plans(n_slots, n_boundaries - 1, n_levels)
     )

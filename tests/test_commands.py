@@ -44,6 +44,18 @@ def toml(folder: Path, text: str) -> str:
     return str(path)
 
 
+def no_text(folder: Path) -> str:
+    path = folder / "config.json"
+    path.write_bytes(b'{"model_type": "\xff"}')
+    return str(path)
+
+
+def outage_of_ones_own(folder: Path) -> str:
+    path = folder / "WalkerOutage.toml"
+    path.write_text('[motion]\nkind = "walker"\n', encoding="utf-8")
+    return str(path)
+
+
 BAD = {
     "missing elements": lambda f: ("train.py", "--elements", str(f / "none.tle")),
     "broken checksum": lambda f: ("train.py", "--elements", broken_tle(f)),
@@ -56,6 +68,9 @@ BAD = {
     "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
     "not in the zoo": lambda f: ("eval.py", "--agents", "zoo:clever"),
     "best plan of another model": lambda f: ("eval.py", "--agents", "best-static", "--model", "vit-l"),
+    "a folder for a file": lambda f: ("eval.py", "--out", str(f)),
+    "a model that is no text": lambda f: ("eval.py", "--model", no_text(f)),
+    "a world of a name that ships": lambda f: ("-m", "baselines.tune", "--scenario", outage_of_ones_own(f)),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "block too large": lambda f: (
@@ -163,6 +178,89 @@ class Halves:
 """
 
 
+FAILING = """
+from sat_env.planning import costs_from_arrays
+
+
+class Fails:
+    name = "fails[/x]"
+
+    def reset(self, spec, seed):
+        pass
+
+    def act(self, problem):
+        raise ValueError("mine")
+
+
+class Misuses(Fails):
+    def act(self, problem):
+        costs_from_arrays([1.0], [1.0], [1.0])
+
+
+class Named(Fails):
+    name = ""
+
+
+class Needs(Fails):
+    def __init__(self, what):
+        pass
+
+
+instance = Fails()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("Fails", "raise ValueError"), ("Misuses", "costs_from_arrays([1.0]")]
+)
+def test_a_policy_that_fails_keeps_its_traceback_and_the_rows_before(kind, place, tmp_path):
+    (tmp_path / "mine.py").write_text(FAILING, encoding="utf-8")
+    out = tmp_path / "results.json"
+    played = subprocess.run(
+        [sys.executable, str(ROOT / "eval.py"), "--agents", f"uniform,mine:{kind}", "--scenarios", "PaperStatic",
+         "--episodes", "1", "--out", str(out)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert played.returncode == 1 and "failed: 1 of 2 episodes played" in played.stdout
+    assert "uniform" in played.stdout and [row.entry for row in load_results(out).rows] == ["uniform"]
+    assert "mine.py" in played.stderr and place in played.stderr
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        ("mine:Needs", "must be a class made without arguments (missing a required argument: 'what')"),
+        ("mine:instance", "must name a class of mine"),
+        ("mine:", "must name a class of mine"),
+        (":Fails", "must be module:Class"),
+        ("mine:Named", "name = '': must be text that is not empty"),
+    ],
+)
+def test_what_is_no_policy_class_is_refused(agent, message, tmp_path, monkeypatch):
+    from eval import load
+
+    monkeypatch.syspath_prepend(tmp_path)  # and takes back what loading adds
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(FAILING, encoding="utf-8")
+    with pytest.raises(ValueError) as refusal:
+        load(agent, load_scenario("PaperStatic"))
+    assert str(refusal.value).startswith(f"agent = {agent!r}") and message in str(refusal.value)
+    sys.modules.pop("mine", None)
+
+
+def test_an_agent_of_the_zoo_says_that_it_was_trained_on_another_world(tmp_path):
+    changed = tmp_path / "WalkerOutage.toml"
+    text = (ROOT / "sat_env" / "scenarios" / "WalkerOutage.toml").read_text(encoding="utf-8")
+    changed.write_text(text.replace("episode_epochs = 150", "episode_epochs = 20"), encoding="utf-8")
+    played = run(
+        "eval.py", "--agents", "zoo:rollouts", "--scenarios", f"{changed},WalkerRush", "--episodes", "1"
+    )
+    assert played.returncode == 0, played.stderr
+    assert played.stdout.count("zoo:rollouts was trained on WalkerOutage") == 1
+    assert played.stdout.count("a job:") == 1  # of the changed world; what ships needs no description
+
+
 def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
     (tmp_path / "mine.py").write_text(OWN_POLICY, encoding="utf-8")
     arguments = ("--agents", "mine:Halves,random", "--scenarios", "PaperStatic", "--episodes", "1")
@@ -175,11 +273,13 @@ def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
     assert twice.returncode == 2 and "different names" in twice.stderr
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_only_errors_of_the_project_s_own_code_are_bad_input(own, tmp_path, monkeypatch, capsys):
-    # A virtual environment in the checkout is no part of the project.
+@pytest.mark.parametrize(
+    ("file", "own"), [("sat_env/module.py", True), (".venv/lib/library.py", False), ("mine.py", False)]
+)
+def test_only_errors_of_the_project_s_own_code_are_bad_input(file, own, tmp_path, monkeypatch, capsys):
+    # Neither a virtual environment in the checkout nor a user's file there is part of the project.
     monkeypatch.setattr("sat_env.commands.PROJECT", tmp_path)
-    file = tmp_path / ("sat_env/module.py" if own else ".venv/lib/library.py")
+    file = tmp_path / file
     code = compile("def fail():\n    raise ValueError('level = 7:\\n must be 1')", str(file), "exec")
     exec(code, found := {})
     with pytest.raises(SystemExit if own else ValueError):
@@ -244,4 +344,5 @@ def test_a_changed_world_plays_untuned_and_says_so(tmp_path):
     played = run("eval.py", *arguments, "--out", str(out))
     assert played.returncode == 0, played.stderr
     assert played.stdout.count("nothing is tuned for this PaperStatic") == 1
+    assert played.stdout.count("vit-l in 24 parts") == 1  # what was played
     assert load_results(out).worlds["PaperStatic"].environment_id is None

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import sat_env
 from sat_env.encodings import ENCODINGS
 from sat_env.env import SatEnv, SatVectorEnv
+from sat_env.plan import Plan
 from sat_env.scenario import load_scenario, scenario_names
 
 
@@ -190,6 +191,27 @@ def test_bad_arguments_are_named():
     env = SatEnv("WalkerOutage")
     with pytest.raises(ValueError, match="must be in 0"):
         env.reset(seed=0, options={"window": 27})
+    for world in (env, SatVectorEnv(2, "WalkerOutage")):
+        with pytest.raises(ValueError, match=r"options\['windw'\] = 1: must be absent"):
+            world.reset(seed=0, options={"windw": 1})
+
+
+@pytest.mark.parametrize(
+    ("plan", "seed", "message"),
+    [
+        (None, 1, "plan = None: must be a Plan"),
+        (((1,) * 6, (0,) * 6), 1, r"plan = \(\(1, .*must be a Plan"),
+        (Plan((12,) * 6, (0,) * 6), None, "seed = None: must be a whole number"),
+        (Plan((12,) * 6, (0,) * 6), 2**64, f"seed = {2**64}: must be a whole number"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(plan, seed, message):
+    env = SatEnv("WalkerOutage")
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.simulate(plan, seed)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        env.simulate(plan, seed)
 
 
 @pytest.mark.parametrize("face", ["single", "vector", "bridge", "bridge later"])

@@ -353,6 +353,14 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
             "\n".join(["SAT", first, export_tle(RECORDS[1])[1]]),
             "line 3: satellite '00002' does not continue '00001'",
         ),
+        "twice.tle": (
+            "\n".join(["A", first, second, "B", first, second]),
+            "must hold each satellite once, and has catalogue number 00001 twice (A, B)",
+        ),
+        "twice.json": (
+            json.dumps([export_omm(RECORDS[0], "A")] * 2),
+            "must hold each satellite once, and has catalogue number 1 twice (A, A)",
+        ),
         "empty.csv": ("", "a file with at least one satellite"),
         "broken.json": ("[{", "a readable OMM file"),
         "lacking.csv": (

@@ -579,8 +579,12 @@ def test_a_rule_of_ones_own(monkeypatch):
 
 def test_slots_that_cannot_be_filled_are_refused_with_the_epoch():
     scenario = load_scenario("WalkerOutage").replace(**SHORT, **{"links.terminals": 2, "chain.slots": 11})
-    with pytest.raises(ScenarioError, match=r"chain\.slots = 11: must be at most 10.* at epoch 0"):
+    with pytest.raises(
+        ScenarioError, match=r"chain\.slots = 11: must be at most 10.* \(epoch 0\)"
+    ) as refusal:
         contact_plan(scenario)
+    for told in ("from P0", "at 2026-01-01T00:00:00Z", "links.max_range_km", "links.terminals"):
+        assert told in str(refusal.value)
 
 
 def test_a_ka_downlink_between_ships_and_shore_is_refused():

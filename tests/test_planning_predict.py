@@ -162,3 +162,7 @@ def test_bad_plans_are_refused(cuts, levels, message):
     costs = costs_from_arrays(np.ones((3, 4)), np.ones((5, 2)), np.ones((2, 3)))
     with pytest.raises(ValueError, match=message):
         check_plan(costs, cuts, levels)
+    for outcome in (predict, plan_error, lambda c, *plan: objective(c, neutral_prices(2), *plan)):
+        with pytest.raises(ValueError, match=message):
+            outcome(costs, cuts, levels)
+        assert outcome(costs, [1, 4], [0, 0]) == outcome(costs, np.array([1, 4]), np.array([0, 0]))

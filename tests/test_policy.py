@@ -115,17 +115,28 @@ def test_a_policy_cannot_reach_the_simulator(short):
     assert not any(np.shares_memory(mine, theirs) for mine in held for theirs in live)
 
 
-def test_a_bad_plan_is_refused(short):
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (Plan((5, 4, 6, 8, 10, 12), (0,) * 6), r"cuts = \(5, 4, .*non-decreasing"),
+        ("uniform", "act returned 'uniform'; must be a Plan or None"),
+        (((1,) * 6, (0,) * 6), r"act returned \(\(1, .*; must be a Plan or None"),
+    ],
+)
+def test_a_bad_plan_is_refused_with_policy_and_epoch(short, returned, message):
     class Wrong:
         name = "wrong"
 
         def reset(self, spec, seed):
-            pass
+            self.plans = iter((None, returned))
 
         def act(self, problem):
-            return Plan((5, 4, 6, 8, 10, 12), (0,) * 6)
+            return next(self.plans)
 
-    with pytest.raises(ValueError, match="non-decreasing"):
+    with pytest.raises(ValueError, match=f"^policy 'wrong', epoch 1: {message}"):
         run_episode(Wrong(), prepare(short), episodes(short, "test", 1, 0)[0], "test")
+
+
+def test_no_episodes_are_refused(short):
     with pytest.raises(ValueError, match="episodes = 0"):
         episodes(short, "test", 0, 0)

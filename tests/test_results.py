@@ -276,3 +276,15 @@ def test_markdown_and_terminal_show_the_same_cells() -> None:
     Console(file=screen, width=200).print(results_table(ROWS))
     for line in (lines[2], lines[3], lines[4]):
         assert any(all(cell in shown for cell in line) for shown in screen.getvalue().splitlines())
+
+
+def test_names_are_no_markup() -> None:
+    import io
+
+    from rich.console import Console
+
+    screen = io.StringIO()
+    rows = [replace(ROWS[0], entry=name) for name in ("mine[v2]", "mine[/x]", "a|b\\")]
+    Console(file=screen, width=200).print(results_table(rows))
+    assert all(row.entry in screen.getvalue() for row in rows)
+    assert "| a\\|b\\ |" in leaderboard_markdown(rows)

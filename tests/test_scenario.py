@@ -85,6 +85,11 @@ BAD = [
     ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
+    ({"faults": {"anomaly_factor": 1e300}}, "faults.anomaly_factor = 1e+300: must be 1..1000"),
+    (
+        {"faults": {"reset_mtbf_s": 1e-9}},
+        "faults.reset_mtbf_s = 1e-09: must be 0, or at least anomaly_factor = 7 s",
+    ),
     ({"faults": {"mtbf": 3}}, "scenario.faults.mtbf"),
     ({"faults": {"level": ["harsh"]}}, "faults.level = ['harsh']: must be one of none, nominal, harsh"),
     ({"motion": {"kind": "moon"}}, "motion.kind = 'moon'"),
@@ -167,6 +172,14 @@ def test_toml_file(tmp_path):
     path = tmp_path / "Mine.toml"
     path.write_text('description = "x"\n[motion]\nkind = "walker"\n', encoding="utf-8")
     assert load_scenario(str(path)).name == "Mine"
+    assert load_scenario(path) == SatEnv(path).scenario == load_scenario(str(path))
+    with pytest.raises(
+        ScenarioError, match=r"^scenario = 3: must be one of .*, or the path of a \.toml file$"
+    ):
+        load_scenario(3)
+    path.write_text("# nothing yet\n", encoding="utf-8")
+    with pytest.raises(ScenarioError, match="must be a TOML file that sets at least one field"):
+        load_scenario(path)
     path.write_text("epoch_s = ", encoding="utf-8")
     with pytest.raises(ScenarioError, match="valid TOML"):
         load_scenario(str(path))

@@ -60,6 +60,7 @@ def summarise(rows: Iterable[Row]) -> list[Summary]:
 def results_table(rows: Sequence[Row]) -> Table:
     """Build a rich table of `summarise`, one section a scenario. Needs the `train` extra."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*(header for header, _ in COLUMNS))
     table.columns[1].no_wrap = True
@@ -68,7 +69,7 @@ def results_table(rows: Sequence[Row]) -> Table:
     summaries = summarise(rows)
     for summary, following in zip(summaries, [*summaries[1:], None], strict=True):
         table.add_row(
-            *(cell(summary) for _, cell in COLUMNS),
+            *(Text(cell(summary)) for _, cell in COLUMNS),  # names are no markup
             end_section=following is None or following.scenario != summary.scenario,
         )
     return table
@@ -79,7 +80,7 @@ def leaderboard_markdown(rows: Sequence[Row]) -> str:
     lines = [
         [header for header, _ in COLUMNS],
         ["---", "---", *("---:" for _ in COLUMNS[2:])],
-        *([cell(summary) for _, cell in COLUMNS] for summary in summarise(rows)),
+        *([cell(summary).replace("|", "\\|") for _, cell in COLUMNS] for summary in summarise(rows)),
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 

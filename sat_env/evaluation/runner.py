@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import numpy as np
 
 from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
-from sat_env.plan import Plan
+from sat_env.plan import Ints, Plan
 from sat_env.policy import Policy, PolicySpec
-from sat_env.scenario import Scenario, load_scenario, scenario_names
+from sat_env.scenario import Scenario, ships
 from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
 from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
@@ -78,12 +79,8 @@ def run_episode(
         started = time.process_time_ns()
         plan = policy.act_knowing(simulator) if isinstance(policy, Reference) else policy.act(problem)
         columns["ms"][t] = (time.process_time_ns() - started) * 1e-6
-        if plan is None:
-            simulator.step(np.full((1, simulator.slots), NO_PLAN), np.zeros((1, simulator.slots), np.int64))
-        else:
-            plan.check(simulator.slots, simulator.blocks, simulator.levels)
-            cuts, levels = plan.arrays()
-            simulator.step(cuts[None], levels[None])
+        cuts, levels = _checked(plan, policy.name, t, simulator)
+        simulator.step(cuts[None], levels[None])
         outcome = simulator.outcome
         columns["latency"][t] = outcome.latency_s[0]
         columns["dropped"][t] = max(outcome.dropped[0], outcome.infeasible[0])
@@ -104,6 +101,21 @@ def run_episode(
     )
 
 
+def _checked(plan: object, name: str, epoch: int, simulator: Simulator) -> tuple[Ints, Ints]:
+    """Return the arrays of what a policy returned; refuse what is no plan of the simulator's worlds."""
+    if plan is None:
+        return np.full(simulator.slots, NO_PLAN), np.zeros(simulator.slots, np.int64)
+    if not isinstance(plan, Plan):
+        raise ValueError(
+            f"policy {name!r}, epoch {epoch}: act returned {reprlib.repr(plan)}; must be a Plan or None"
+        )
+    try:
+        plan.check(simulator.slots, simulator.blocks, simulator.levels)
+    except ValueError as error:
+        raise ValueError(f"policy {name!r}, epoch {epoch}: {error}") from None
+    return plan.arrays()
+
+
 def evaluate(
     policies: Iterable[Policy | Reference],
     scenario: Scenario,
@@ -121,10 +133,9 @@ def evaluate(
 
 def world_of(scenario: Scenario) -> World:
     """Return what identifies a scenario in a results file, with the hash of a fixed trace."""
-    registered = scenario.name in scenario_names() and scenario == load_scenario(scenario.name)
     simulator = Simulator(prepare(scenario), 1, "test")
     simulator.begin(seeds=np.array([0], np.uint64))
-    environment_id = f"sat_env/{scenario.name}-v0" if registered else None
+    environment_id = f"sat_env/{scenario.name}-v0" if ships(scenario) else None
     return World(environment_id, scenario.hash(), trace_hash(simulator.trace))
 
 

@@ -113,7 +113,7 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
     Raises
     ------
     ScenarioError
-        One line: the file, the record or line, and what is wrong with it.
+        One line: the file, the record or line, and what is wrong with it; or a satellite that it holds twice.
     """
     require(path.is_file(), "motion.file", str(path), "an existing OMM (.csv, .json, .xml) or TLE file")
     try:
@@ -121,8 +121,18 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
     except UnicodeDecodeError:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be text") from None
     if path.suffix.lower() not in (".csv", ".json", ".xml"):
-        return list(_read_tle(path, text))
-    return [_from_omm(path, number, fields) for number, fields in enumerate(_omm_fields(path, text), 1)]
+        found = list(_read_tle(path, text))
+    else:
+        found = [_from_omm(path, number, fields) for number, fields in enumerate(_omm_fields(path, text), 1)]
+    first: dict[str, str] = {}
+    for catalogue, name, _ in found:
+        if catalogue in first:
+            raise ScenarioError(
+                f"motion.file = {str(path)!r}: must hold each satellite once, and has catalogue number {catalogue} "
+                f"twice ({first[catalogue]}, {name})"
+            )
+        first[catalogue] = name
+    return [(name, record) for _, name, record in found]
 
 
 def _omm_fields(path: Path, text: str) -> Iterable[dict[str, Any]]:
@@ -135,7 +145,8 @@ def _omm_fields(path: Path, text: str) -> Iterable[dict[str, Any]]:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be a readable OMM file ({error})") from None
 
 
-def _from_omm(path: Path, number: int, fields: dict[str, Any]) -> tuple[str, Satrec]:
+def _from_omm(path: Path, number: int, fields: dict[str, Any]) -> tuple[str, str, Satrec]:
+    """Return catalogue number, name and record."""
     record = Satrec()
     try:
         name = str(fields.get("OBJECT_NAME") or fields["NORAD_CAT_ID"])
@@ -150,10 +161,11 @@ def _from_omm(path: Path, number: int, fields: dict[str, Any]) -> tuple[str, Sat
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ScenarioError(f"{path}, record {number}: not a valid OMM: {what}") from None
-    return name, _initialised(record, f"{path}, record {number}")
+    return str(catalogue), name, _initialised(record, f"{path}, record {number}")
 
 
-def _read_tle(path: Path, text: str) -> Iterator[tuple[str, Satrec]]:
+def _read_tle(path: Path, text: str) -> Iterator[tuple[str, str, Satrec]]:
+    """Yield catalogue number, name and record."""
     lines = [(number, line.rstrip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     name, first = "", ""
     for number, line in lines:
@@ -167,7 +179,7 @@ def _read_tle(path: Path, text: str) -> Iterator[tuple[str, Satrec]]:
                     f"{path}, line {number}: satellite {line[2:7]!r} does not continue {first[2:7]!r}"
                 )
             record = _initialised(Satrec.twoline2rv(first, line), f"{path}, line {number}")
-            yield name or line[2:7].strip(), record
+            yield line[2:7].strip(), name or line[2:7].strip(), record
             name, first = "", ""
         elif first or name:
             raise ScenarioError(

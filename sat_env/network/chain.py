@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sat_env.motion.frames import Floats, elevation_deg
 from sat_env.network.paths import Mesh, grow, new_tree
 from sat_env.network.topology import Topology
-from sat_env.scenario import Chain, ScenarioError
+from sat_env.scenario import Chain
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
@@ -88,19 +88,8 @@ def _along(step: Ints, node: int) -> Iterator[int]:
         here = int(step[here])
 
 
-def choose_slots(rule: Rule, view: View, source: int, slots: int, epoch: int) -> list[int]:
-    """Return the first `slots` different reachable nodes that the rule names, padded with the nearest.
-
-    Raises
-    ------
-    ScenarioError
-        If fewer than `slots` nodes can be reached; the message names the epoch.
-    """
-    if len(view.reached) < slots:
-        raise ScenarioError(
-            f"chain.slots = {slots}: must be at most {len(view.reached)}, the satellites reachable from "
-            f"satellite {source} at epoch {epoch}"
-        )
+def choose_slots(rule: Rule, view: View, source: int, slots: int) -> list[int]:
+    """Return the first `slots` different reachable nodes that the rule names, padded with the nearest."""
     open_to = set(view.reached.tolist())
     named = (node for node in joined(rule(view, source), view.reached.tolist()) if node in open_to)
     return list(islice(dict.fromkeys(_limit(named, len(view.topology.ahead))), slots))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from sat_env.network.links import (
 )
 from sat_env.network.paths import MAX_HOPS, Mesh, Tree, clear, grow, links_to, new_tree
 from sat_env.network.topology import Topology, build_topology
-from sat_env.scenario import Scenario, Surface, require
+from sat_env.scenario import Scenario, ScenarioError, Surface, require
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
@@ -119,7 +119,7 @@ def contact_plan(scenario: Scenario) -> ContactPlan:
     time_s = scenario.epoch_s * np.arange(epochs + horizon - 1, dtype=np.float64)
     sky = look_at_sky(scenario, mover, topology, time_s)
     downlinks = downlinks_of(scenario, sky.positions_km[0])
-    chain = _chains(scenario, topology, sky, downlinks, epochs)
+    chain = _chains(scenario, mover, topology, sky, downlinks, epochs)
     routes = _all_routes(
         chain,
         topology.neighbours,
@@ -228,7 +228,9 @@ def downlinks_of(scenario: Scenario, positions_km: Floats) -> Downlinks:
     )
 
 
-def _chains(scenario: Scenario, topology: Topology, sky: Sky, downlinks: Downlinks, epochs: int) -> Ints:
+def _chains(
+    scenario: Scenario, mover: motion.Mover, topology: Topology, sky: Sky, downlinks: Downlinks, epochs: int
+) -> Ints:
     """Apply the scenario's chain rule at every epoch: (E, K)."""
     slots = scenario.chain.slots
     if scenario.chain.fixed:
@@ -247,13 +249,20 @@ def _chains(scenario: Scenario, topology: Topology, sky: Sky, downlinks: Downlin
             scenario.links.relay_s,
         )
         count = grow(tree, mesh, source[e], *nothing)
+        if count < slots:
+            when = mover.start + timedelta(seconds=scenario.epoch_s * e)
+            raise ScenarioError(
+                f"chain.slots = {slots}: must be at most {count}, the satellites reachable from "
+                f"{mover.names[source[e]]} at {when:%Y-%m-%dT%H:%M:%SZ} (epoch {e}); fewer slots, a longer "
+                "links.max_range_km, more links.terminals, or more satellites of one shell change that"
+            )
         reached = tree.order[:count].copy()
         clear(tree, count)
         elevation = _best_elevations(
             sky.positions_km[e], sky.in_contact[e], downlinks.places_km, downlinks.zeniths
         )
         view = View(topology, mesh, sky.in_contact[e].any(axis=1), elevation, reached)
-        chain[e] = choose_slots(rule, view, int(source[e]), slots, e)
+        chain[e] = choose_slots(rule, view, int(source[e]), slots)
     return chain
 
 

@@ -22,9 +22,10 @@ or slots of finite size, need the full recurrence of `sat_env.pipeline`.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from sat_env.kernels import allocating_kernel, part
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices
+from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices, check_plan
 
 
 @part
@@ -64,7 +65,7 @@ def summed_error(costs: Costs, cuts: I64, levels: I64) -> float:
 
 @allocating_kernel
 def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
-    """Error of a plan: the sum over the activations that leave a slot."""
+    """Return `checked_plan_error` of a plan that is one."""
     total: float = summed_error(costs, cuts, levels)
     return total
 
@@ -157,7 +158,20 @@ def price_terms(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
 
 
 @allocating_kernel
-def predict(costs: Costs, cuts: I64, levels: I64) -> float:
+def trusted_predict(costs: Costs, cuts: I64, levels: I64) -> float:
+    """Return `predict` of a plan that is one: int64, checked or made by a planner."""
+    span_s: float = makespan(costs, 1.0, cuts, levels)
+    return span_s
+
+
+@allocating_kernel
+def trusted_objective(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
+    """Return `objective` of a plan that is one."""
+    value: float = priced_span_s(costs, prices, cuts, levels)
+    return value
+
+
+def predict(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
     """Predicted makespan of a plan.
 
     Parameters
@@ -165,7 +179,7 @@ def predict(costs: Costs, cuts: I64, levels: I64) -> float:
     costs
         The problem.
     cuts, levels
-        (K,) int64, a plan; trusted (see `check_plan`).
+        (K,) a plan, as the module `sat_env.planning.costs` says.
 
     Returns
     -------
@@ -175,19 +189,26 @@ def predict(costs: Costs, cuts: I64, levels: I64) -> float:
         loop or, when the M groups in flight fill it, M times its slowest server. inf for a plan that breaks
         memory, the error budget or the ground rule, or that needs an unusable hop or an impossible block.
 
+    Raises
+    ------
+    ValueError
+        As `check_plan`.
+
     Notes
     -----
     O(K + L), independent of M. Exact for identical micro-batches, unlimited buffers and constant rates.
     """
-    span_s: float = makespan(costs, 1.0, cuts, levels)
-    return span_s
+    return float(trusted_predict(costs, *check_plan(costs, cuts, levels)))
 
 
-@allocating_kernel
-def objective(costs: Costs, prices: Prices, cuts: I64, levels: I64) -> float:
-    """Return what planners minimise: makespan (loads weighed) plus price terms; inf as in `predict`."""
-    value: float = priced_span_s(costs, prices, cuts, levels)
-    return value
+def objective(costs: Costs, prices: Prices, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
+    """Return what planners minimise: makespan (loads weighed) plus price terms; inf and ValueError as in `predict`."""
+    return float(trusted_objective(costs, prices, *check_plan(costs, cuts, levels)))
+
+
+def checked_plan_error(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
+    """Error of a plan: the sum over the activations that leave a slot; ValueError as in `predict`."""
+    return float(plan_error(costs, *check_plan(costs, cuts, levels)))
 
 
 @part
