@@ -18,7 +18,7 @@ from baselines.priced import Constants
 from sat_env.handles import Handle
 from sat_env.kernels import allocating_kernel, inner
 from sat_env.planning.costs import F64, costs_row, make_canonical
-from sat_env.planning.predict import makespan, plan_error, serve, token_ratio, transfer_s
+from sat_env.planning.predict import makespan, serve, summed_error, token_ratio, transfer_s
 from sat_env.problem import Problems, tabulate
 from sat_env.simulator import NO_PLAN
 from sat_env.world import World
@@ -233,7 +233,7 @@ def _describe_way(costs, problems, b, scales, cuts, levels, makespan_s, out, bus
     out[AGE] = np.log1p(age_s / epoch_s) / 4.0
     for k in range(slots):
         out[MOVED] += abs(cuts[k] - problems.previous_cuts[b, k]) / blocks
-    error = plan_error(costs, cuts, levels)
+    error = summed_error(costs, cuts, levels)
     out[ERROR] = error / costs.error_budget if 0.0 < costs.error_budget < np.inf else 0.0
 
 

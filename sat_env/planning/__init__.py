@@ -17,8 +17,7 @@ from sat_env.planning.costs import (
     prices_from_arrays,
 )
 from sat_env.planning.exact import Solution, solve
-from sat_env.planning.predict import checked_plan_error as plan_error
-from sat_env.planning.predict import objective, predict
+from sat_env.planning.predict import objective, plan_error, predict
 
 __all__ = [
     "GROUND_ALL_OR_NONE",

@@ -64,8 +64,8 @@ def summed_error(costs: Costs, cuts: I64, levels: I64) -> float:
 
 
 @allocating_kernel
-def plan_error(costs: Costs, cuts: I64, levels: I64) -> float:
-    """Return `checked_plan_error` of a plan that is one."""
+def trusted_error(costs: Costs, cuts: I64, levels: I64) -> float:
+    """Return `plan_error` of a plan that is one."""
     total: float = summed_error(costs, cuts, levels)
     return total
 
@@ -206,9 +206,9 @@ def objective(costs: Costs, prices: Prices, cuts: npt.ArrayLike, levels: npt.Arr
     return float(trusted_objective(costs, prices, *check_plan(costs, cuts, levels)))
 
 
-def checked_plan_error(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
+def plan_error(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
     """Error of a plan: the sum over the activations that leave a slot; ValueError as in `predict`."""
-    return float(plan_error(costs, *check_plan(costs, cuts, levels)))
+    return float(trusted_error(costs, *check_plan(costs, cuts, levels)))
 
 
 @part
