@@ -171,7 +171,7 @@ def main(args: Args) -> None:
 
     from agents import training
     from agents.models import Run
-    from agents.saved import SavedPolicy, label
+    from agents.saved import SavedPolicy
 
     runs = [Run(algo, scenario, config, constants, one) for one in seeds]
     if not args.resume:
@@ -186,7 +186,7 @@ def main(args: Args) -> None:
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: python train.py --resume {' '.join(map(str, folders))}")
     agents: list[Policy | Reference] = [
-        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{label(algo)}-{run.seed}")
+        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{algo}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
         if (folder / "model.zip").is_file()
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import gymnasium
@@ -35,6 +37,11 @@ class Run(NamedTuple):
     config: Config
     constants: Constants  # of the planner it acts through, or is rewarded against
     seed: int
+
+    def settled(self) -> str:
+        """Return as text all that its outcome depends on: runs with the same text are the same run."""
+        parts = [self.algorithm, self.scenario.hash(), asdict(self.config), asdict(self.constants), self.seed]
+        return json.dumps(parts)
 
 
 def make_worlds(run: Run) -> AgentWorlds:

@@ -11,7 +11,7 @@ interval; below zero: better.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,7 @@ def one_run(run: Run, folder: Path, count: int) -> tuple[Array, float]:
     from agents.saved import load_model
     from agents.training import decider, read_evaluations, train_in
 
-    settled = json.dumps(
-        [run.algorithm, run.scenario.hash(), asdict(run.config), asdict(run.constants), run.seed]
-    )
+    settled = run.settled()
     begun, done = folder / "begun.json", folder / "done.json"
     if not _holds(done, settled):
         folder.mkdir(parents=True, exist_ok=True)

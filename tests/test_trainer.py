@@ -77,6 +77,13 @@ def test_the_command_of_a_run_names_what_differs_from_the_defaults(outage):
     )
 
 
+@pytest.mark.parametrize("algorithm", ["prices", "maskable", "ppo"])
+def test_a_row_of_a_table_bears_the_name_of_the_algorithm(outage, tmp_path, algorithm):
+    run = tiny(outage, algorithm)
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    assert SavedPolicy(tmp_path / "model.zip").name == algorithm
+
+
 @pytest.fixture
 def trained(tmp_path):
     """Two run folders of a scenario that ships, the second better on development windows."""
@@ -159,7 +166,7 @@ def test_two_seeds_are_trained_evaluated_and_resumed_by_command(tmp_path):
     arguments = ("--algo", "prices", "--scenario", "PaperStatic", "--episodes", "1", "--jobs", "2")
     trained = command("train.py", *arguments, "--seeds", "2", "--steps", "2048", "--out", str(tmp_path / "r"))
     assert trained.returncode == 0, trained.stderr
-    assert "ppo-prices-0" in trained.stdout and "ppo-prices-1" in trained.stdout
+    assert " prices-0 " in trained.stdout and " prices-1 " in trained.stdout
     folders = [tmp_path / "r" / "0", tmp_path / "r" / "1"]
     for folder in folders:
         text = (folder / "config.json").read_text().replace('"steps": 2048', '"steps": 4096')
