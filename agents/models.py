@@ -12,7 +12,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig
+from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig, check_foresight
 from agents.evolution import Evolution
 from agents.imitation import clone_planner
 from agents.interface import Learner
@@ -25,8 +25,6 @@ from agents.worlds import AgentWorlds
 from baselines.priced import Constants
 from sat_env.scenario import Scenario
 from sat_env.world import prepare
-
-FORESIGHT_ALGORITHMS = ("prices", "choice", "ppo")  # whose networks are stable-baselines3's own
 
 
 class Run(NamedTuple):
@@ -83,11 +81,7 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
     """Return an untrained PPO; for imitation, one that was taught the planner's plans."""
     config = run.config
     assert isinstance(config, PPOConfig)
-    if config.foresight and run.algorithm not in FORESIGHT_ALGORITHMS:
-        raise ValueError(
-            f"foresight = {config.foresight}: must be 0 for {run.algorithm}, "
-            f"above only for {', '.join(FORESIGHT_ALGORITHMS)}"
-        )
+    check_foresight(run.algorithm, config)
     env = make_worlds(run)
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     policy_kwargs: dict[str, Any] = {"log_std_init": config.log_std_init} if continuous else {}
