@@ -85,8 +85,7 @@ class Args:
     episodes: int = 6
     """Test episodes of the table."""
     out: str | None = None
-    """New folder of the run (of several: OUT-SEED); default runs/SCENARIO-SEED, with the algorithm's name where it is
-    not the default, and a number where there is one."""
+    """New folder (of several seeds OUT-SEED); default runs/SCENARIO[-ALGO]-SEED, or with the next free number."""
     resume: tuple[str, ...] = ()
     """Run folders of interrupted runs: they go on from their checkpoints, with their configuration."""
     tune: int = 0

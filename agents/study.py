@@ -3,9 +3,9 @@
     python -m agents.study --scenarios WalkerRush --algos prices,choice,ppo
     python -m agents.study --scenarios WalkerRush,WalkerHarsh --algos prices --seeds 5 --options '[{}, {"gamma": 0.0}]'
 
-Every run is kept under --out and is not trained again while its configuration stands; one that was interrupted goes
-on. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with its 95 %
-interval; below zero: better.
+Every run is kept under --out and is not trained again; one that was interrupted goes on, one of another configuration
+is refused. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with
+its 95 % interval; below zero: better.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from sat_env.world import World, prepare
 
 EVALUATIONS = "evaluations.csv"
 CHECKPOINT, STATE = "checkpoint.zip", "state.pkl"  # the second a member of the first
-CHECKPOINT_SHARE = 0.05  # of the time: PPO saves after every update, rollouts with all their data less often
+CHECKPOINT_SHARE = 0.05  # of the time: most updates of PPO are saved, rollouts every second or so
 DEV_SEED = 1
 COMPARE_EVERY = (
     8  # decisions between two of which the planner's plan is asked for too: it costs as much as the agent's
