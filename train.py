@@ -14,12 +14,14 @@ evaluations.csv and curve.png, logs (CSV, TensorBoard), results.json. docs/agent
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -32,6 +34,7 @@ from agents.config import (
     EvolutionConfig,
     PPOConfig,
     RolloutConfig,
+    check_foresight,
     checked,
     default_config,
 )
@@ -82,7 +85,7 @@ class Args:
     episodes: int = 6
     """Test episodes of the table."""
     out: str | None = None
-    """Run folder; default runs/SCENARIO-SEED, with the algorithm's name where it is not the default."""
+    """New folder (of several seeds OUT-SEED); default runs/SCENARIO[-ALGO]-SEED, or with the next free number."""
     resume: tuple[str, ...] = ()
     """Run folders of interrupted runs: they go on from their checkpoints, with their configuration."""
     tune: int = 0
@@ -115,6 +118,13 @@ KINDS: dict[type[Config], type[Args]] = {
     EvolutionConfig: EvolutionArgs,
 }
 
+BESIDE: dict[str, tuple[str, ...]] = {
+    "resume": ("backend", "episodes", "jobs"),
+    "export": (),
+    "tune": ("algo", "scenario", "seed", "out", "hyper-parameters"),
+}
+"""What may be given beside an option that does something else than a new run."""
+
 
 def parse() -> Args:
     """Read the command line; which hyper-parameters there are, and their defaults, depends on the algorithm."""
@@ -122,10 +132,14 @@ def parse() -> Args:
     asked.add_argument("--algo", default=DEFAULT_ALGORITHM)
     algo = asked.parse_known_args()[0].algo
     kind = KINDS[type(DEFAULTS[algo if algo in ALGORITHMS else DEFAULT_ALGORITHM])]
-    first = tyro.cli(kind)
+    return tyro.cli(kind, default=usual(tyro.cli(kind)))
+
+
+def usual(args: Args) -> Args:
+    """Return the defaults of all options, given algorithm and scenario."""
     # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
-    config = DEFAULTS[first.algo] if first.tune else default_config(first.algo, Path(first.scenario).stem)
-    return tyro.cli(kind, default=replace(kind(algo=first.algo), config=config))  # type: ignore[arg-type]
+    config = DEFAULTS[args.algo] if args.tune else default_config(args.algo, Path(args.scenario).stem)
+    return replace(type(args)(algo=args.algo), config=config)  # type: ignore[arg-type]
 
 
 def main(args: Args) -> None:
@@ -138,19 +152,20 @@ def main(args: Args) -> None:
             raise ValueError(f"{name} = {getattr(args, name)}: must be at least 0")
     if (args.tune > 0) + (args.export is not None) + bool(args.resume) > 1:
         raise ValueError("tune, export, resume: must be at most one of them")
+    refuse_what_has_no_effect(args)
     check_backend(args.backend)
     # Bad input is refused above and here, before the slow imports and any work.
     if args.export is not None:
         return export(Path(args.export))
     if args.resume:
         folders = [Path(folder) for folder in args.resume]
-        algo, scenario, config, constants, seed = read_config(folders[0])
+        algo, scenario, config, constants, seed = read_config(folders[0], "resume")
         seeds = [seed]
         for folder in folders[1:]:
-            *same, other = read_config(folder)
-            if same != [algo, scenario, config, constants]:
+            *same, other = read_config(folder, "resume")
+            if same != [algo, scenario, config, constants] or other in seeds:
                 raise ValueError(
-                    f"resume = {str(folder)!r}: must differ from {str(folders[0])!r} in its seed only"
+                    f"resume = {str(folder)!r}: must differ from {str(folders[0])!r} in its seed, and only there"
                 )
             seeds.append(other)
     else:
@@ -160,7 +175,11 @@ def main(args: Args) -> None:
         seeds = [seed + i for i in range(args.seeds)]
         if args.tune:
             return tune(args, scenario, constants)
-        folders = [run_folder(args, scenario.name, one) for one in seeds]
+        check_foresight(algo, config)
+        if args.out is not None:
+            for one in seeds:
+                check_new(out_folder(args.out, args.seeds, one))
+        folders = []
     console = new_console()
     opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario)]
     if not is_tuned(scenario):
@@ -171,22 +190,26 @@ def main(args: Args) -> None:
 
     from agents import training
     from agents.models import Run
-    from agents.saved import SavedPolicy, label
+    from agents.saved import SavedPolicy
 
     runs = [Run(algo, scenario, config, constants, one) for one in seeds]
-    if not args.resume:
-        for run, folder in zip(runs, folders, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_config(folder, run, world.environment_id)
-    else:
+    if args.resume:
         done = ", ".join(str(training.steps_done(folder)) for folder in folders)
         console.print(f"resumed at step {done}")
+    for run in runs[len(folders) :]:
+        folders.append(make_folder(args, scenario.name, run.seed))
+        write_config(folders[-1], run, world.environment_id)
+    words = list(map(str, folders))
+    console.print(f"run folder: {', '.join(words)}", highlight=False, soft_wrap=True)
+    interrupted = False
     try:
-        training.train_all(runs, folders, bool(args.resume), args.jobs, args.backend, console)
+        training.train_all(runs, folders, args.jobs, args.backend, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: python train.py --resume {' '.join(map(str, folders))}")
+        interrupted = True
+        command = shlex.join(["python", "train.py", "--resume", *words])
+        console.print(f"interrupted; go on with: {command}", highlight=False, soft_wrap=True)
     agents: list[Policy | Reference] = [
-        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{label(algo)}-{run.seed}")
+        SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{algo}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
         if (folder / "model.zip").is_file()
     ]
@@ -200,14 +223,16 @@ def main(args: Args) -> None:
         seed,
         folders[0] / "results.json",
     )
+    if interrupted:
+        raise KeyboardInterrupt  # for the exit code
 
 
 def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     """Search hyper-parameters on training windows; write those that beat the defaults."""
     install = "python -m pip install -c constraints.txt -e '.[train,tune]'"
     require_packages("tune", ("optuna",), install)
-    if args.elements or args.model:
-        raise ValueError(f"tune = {args.tune}: must be of a scenario as it is, without elements or model")
+    folder = Path(args.out) if args.out else Path("runs") / f"tune-{scenario.name}-{args.algo}-{args.seed}"
+    check_path(folder)
     console = new_console()
     for line in describe_input(scenario):
         console.print(line)
@@ -216,7 +241,6 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     from agents.models import Run
 
     run = Run(args.algo, scenario, args.config, constants, args.seed)
-    folder = Path(args.out) if args.out else Path("runs") / f"tune-{scenario.name}-{args.algo}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         found = tuning.tune(run, args.tune, folder, lambda line: console.print(line, highlight=False))
@@ -235,9 +259,9 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
 
 def export(folder: Path) -> None:
     """Write the policy of a run folder as ONNX beside it, and say how it compares."""
+    _, scenario, *_ = read_config(folder, "export")
     install = "python -m pip install -c constraints.txt -e '.[train,export]'"
     require_packages("export", ("onnx", "onnxruntime", "onnxscript"), install)
-    _, scenario, *_ = read_config(folder)
 
     from agents import export as onnx
 
@@ -253,30 +277,97 @@ def export(folder: Path) -> None:
     )
 
 
-def run_folder(args: Args, scenario: str, seed: int) -> Path:
-    """Return the folder of one run."""
+def refuse_what_has_no_effect(args: Args) -> None:
+    """Refuse options that --resume, --export or --tune would ignore, where they differ from their defaults."""
+    given, default = values_of(args), {**values_of(usual(args)), "algo": DEFAULT_ALGORITHM}
+    for option, kept in BESIDE.items():
+        if given[option] == default[option]:
+            continue
+        vain = [
+            name
+            for name in given
+            if given[name] != default[name] and name not in (option, *kept)
+            if name not in vars(args.config) or "hyper-parameters" not in kept
+        ]
+        if vain:
+            raise ValueError(
+                f"{', '.join(vain)} = {', '.join(repr(given[name]) for name in vain)}: must not be given with "
+                f"--{option}, beside which {', '.join(kept) or 'nothing'} may be given"
+            )
+
+
+def values_of(args: Args) -> dict[str, Any]:
+    """Return the values of all options by name, hyper-parameters among them."""
+    values = {**vars(args), **vars(args.config)}
+    del values["config"]
+    return values
+
+
+def out_folder(out: str, seeds: int, seed: int) -> Path:
+    """Return the folder that was asked for, of one of several seeds OUT-SEED."""
+    return Path(out if seeds == 1 else f"{out}-{seed}")
+
+
+def make_folder(args: Args, scenario: str, seed: int) -> Path:
+    """Make the folder of one run; by default the first of runs/SCENARIO-SEED, ...-2, ...-3 that is not there."""
     if args.out is not None:
-        return Path(args.out) if args.seeds == 1 else Path(args.out) / str(seed)
+        folder = out_folder(args.out, args.seeds, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     algo = "" if args.algo == DEFAULT_ALGORITHM else f"-{args.algo}"
-    return Path("runs") / f"{scenario}{algo}-{seed}"
+    for number in itertools.count(1):
+        again = "" if number == 1 else f"-{number}"
+        folder = Path("runs") / f"{scenario}{algo}-{seed}{again}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
 
 
-def read_config(folder: Path) -> tuple[Algorithm, Scenario, Config, Constants, int]:
+def check_path(folder: Path) -> None:
+    """Refuse a folder where a file is."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"out = {str(folder)!r}: must be a folder, but {str(path)!r} is a file")
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds anything: nothing of an old run shall lie beside a new one."""
+    check_path(folder)
+    if (folder / "config.json").is_file():
+        raise ValueError(
+            f"out = {str(folder)!r}: holds a run already; must be another folder, "
+            f"or go on with: {shlex.join(['python', 'train.py', '--resume', str(folder)])}"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"out = {str(folder)!r}: must be a new or empty folder")
+
+
+def read_config(folder: Path, option: str) -> tuple[Algorithm, Scenario, Config, Constants, int]:
     """Return what a run folder was started with.
 
     Raises
     ------
     ValueError
-        Not a run folder, or one of an algorithm that does not exist.
+        Not a run folder, or one whose config.json train.py did not write.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"resume, export = {str(folder)!r}: must be a run folder with a config.json")
-    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if saved.get("algo") not in ALGORITHMS:
-        raise ValueError(f"algo = {saved.get('algo')!r}: must be one of {', '.join(ALGORITHMS)}")
-    config = type(DEFAULTS[saved["algo"]])(**checked(saved["config"], saved["algo"]))
-    constants = Constants(**saved["constants"])
-    return saved["algo"], scenario_from_dict(saved["scenario"]), config, constants, saved["seed"]
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{option} = {str(folder)!r}: must be a run folder with a config.json")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        algorithm, seed = saved["algo"], saved["seed"]
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"algo = {algorithm!r}, must be one of {', '.join(ALGORITHMS)}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed = {seed!r}, must be an integer, at least 0")
+        config = type(DEFAULTS[algorithm])(**checked(saved["config"], algorithm))
+        return algorithm, scenario_from_dict(saved["scenario"]), config, Constants(**saved["constants"]), seed
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except (AttributeError, TypeError, ValueError) as error:  # among them what is no JSON
+        reason = str(error)
+    raise ValueError(f"{option} = {str(folder)!r}: config.json must be as train.py wrote it ({reason})")
 
 
 def write_config(folder: Path, run: Run, environment_id: str | None) -> None:

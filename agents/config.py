@@ -156,12 +156,23 @@ DEFAULTS: dict[Algorithm, Config] = {
     "maskable": replace(_SCRATCH, gamma=0.9),  # a sub-step of six
     "imitation": replace(_SCRATCH, steps=400_000, learning_rate=3e-4),
 }
+FORESIGHT_ALGORITHMS: tuple[Algorithm, ...] = ("prices", "choice", "ppo")
+"""Those whose networks are stable-baselines3's own."""
 PPO_ALGORITHMS = tuple(name for name in ALGORITHMS if isinstance(DEFAULTS[name], PPOConfig))
 
 
 def decisions_of(config: Config) -> int:
     """Return how many decisions a training counts until it is over."""
     return config.steps + (config.rule_steps if isinstance(config, RolloutConfig) else 0)
+
+
+def check_foresight(algorithm: Algorithm, config: Config) -> None:
+    """Refuse a critic's foresight where the algorithm's network has no place for it."""
+    if isinstance(config, PPOConfig) and config.foresight and algorithm not in FORESIGHT_ALGORITHMS:
+        raise ValueError(
+            f"foresight = {config.foresight}: must be 0 for {algorithm}, "
+            f"above only for {', '.join(FORESIGHT_ALGORITHMS)}"
+        )
 
 
 def default_config(algorithm: Algorithm, scenario: str) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import gymnasium
@@ -10,7 +12,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig
+from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig, check_foresight
 from agents.evolution import Evolution
 from agents.imitation import clone_planner
 from agents.interface import Learner
@@ -24,8 +26,6 @@ from baselines.priced import Constants
 from sat_env.scenario import Scenario
 from sat_env.world import prepare
 
-FORESIGHT_ALGORITHMS = ("prices", "choice", "ppo")  # whose networks are stable-baselines3's own
-
 
 class Run(NamedTuple):
     """One training run: what is learned, on what, and how."""
@@ -35,6 +35,11 @@ class Run(NamedTuple):
     config: Config
     constants: Constants  # of the planner it acts through, or is rewarded against
     seed: int
+
+    def settled(self) -> str:
+        """Return as text all that its outcome depends on: runs with the same text are the same run."""
+        parts = [self.algorithm, self.scenario.hash(), asdict(self.config), asdict(self.constants), self.seed]
+        return json.dumps(parts)
 
 
 def make_worlds(run: Run) -> AgentWorlds:
@@ -76,11 +81,7 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
     """Return an untrained PPO; for imitation, one that was taught the planner's plans."""
     config = run.config
     assert isinstance(config, PPOConfig)
-    if config.foresight and run.algorithm not in FORESIGHT_ALGORITHMS:
-        raise ValueError(
-            f"foresight = {config.foresight}: must be 0 for {run.algorithm}, "
-            f"above only for {', '.join(FORESIGHT_ALGORITHMS)}"
-        )
+    check_foresight(run.algorithm, config)
     env = make_worlds(run)
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     policy_kwargs: dict[str, Any] = {"log_std_init": config.log_std_init} if continuous else {}

@@ -62,11 +62,6 @@ NUMPY_MODELS: dict[Algorithm, Any] = {"rollouts": Chooser, "evolution": PriceRul
 """Models that are played with numpy alone, and save themselves."""
 
 
-def label(algorithm: Algorithm) -> str:
-    """Return the name of an agent's row in a table."""
-    return algorithm if algorithm.startswith("ppo") or algorithm in NUMPY_MODELS else f"ppo-{algorithm}"
-
-
 def make_interface(
     algorithm: Algorithm, world: World, forecast_epochs: int, constants: Constants, model: Any = None
 ) -> Interface:
@@ -172,7 +167,7 @@ class SavedPolicy:
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
-        self.name = name or (label(self.card.algorithm) if path.stem == "model" else path.stem)
+        self.name = name or (self.card.algorithm if path.stem == "model" else path.stem)
         self.model = load_model(path, self.card.algorithm)
         self._world: World | None = None
         self._interface: Interface | None = None

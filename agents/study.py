@@ -3,15 +3,15 @@
     python -m agents.study --scenarios WalkerRush --algos prices,choice,ppo
     python -m agents.study --scenarios WalkerRush,WalkerHarsh --algos prices --seeds 5 --options '[{}, {"gamma": 0.0}]'
 
-Every run is kept under --out and is not trained again while its configuration stands; one that was interrupted goes
-on. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with its 95 %
-interval; below zero: better.
+Every run is kept under --out and is not trained again; one that was interrupted goes on, one of another configuration
+is refused. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with
+its 95 % interval; below zero: better.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ def main(args: Args) -> None:
     }
     keys = [(scenario, name, i) for (scenario, name), of_seeds in runs.items() for i in range(len(of_seeds))]
     folders = [Path(args.out) / f"{scenario}-{name.replace(' ', '-')}-{i}" for scenario, name, i in keys]
+    for (scenario, name, i), folder in zip(keys, folders, strict=True):
+        check_folder(folder, runs[scenario, name][i])
     found = Parallel(n_jobs=args.jobs)(
         delayed(one_run)(runs[scenario, name][i], folder, args.episodes)
         for (scenario, name, i), folder in zip(keys, folders, strict=True)
@@ -160,20 +162,27 @@ def difference(mine: Array, other: Array) -> str:
     return f"{found.mean:+.3f} ({found.low:+.3f}, {found.high:+.3f})"
 
 
+def check_folder(folder: Path, run: Run) -> None:
+    """Refuse a folder that holds a run of another configuration."""
+    for path in (folder / "begun.json", folder / "done.json"):
+        if path.is_file() and not _holds(path, run.settled()):
+            raise ValueError(
+                f"out = {str(folder.parent)!r}: {folder.name} is of another configuration; "
+                "must be a new folder, or one of a study of these very runs"
+            )
+
+
 def one_run(run: Run, folder: Path, count: int) -> tuple[Array, float]:
     """Train one run unless it is there; return J of its best weights on the test episodes, and CPU seconds."""
     from agents.saved import load_model
     from agents.training import decider, read_evaluations, train_in
 
-    settled = json.dumps(
-        [run.algorithm, run.scenario.hash(), asdict(run.config), asdict(run.constants), run.seed]
-    )
+    settled = run.settled()
     begun, done = folder / "begun.json", folder / "done.json"
     if not _holds(done, settled):
         folder.mkdir(parents=True, exist_ok=True)
-        resume = _holds(begun, settled)
         begun.write_text(settled, encoding="utf-8")
-        train_in(run, folder, resume, progress_bar=False)
+        train_in(run, folder, progress_bar=False)
         begun.rename(done)
     decide = decider(run, load_model(folder / "model.zip", run.algorithm))
     chosen = episodes(run.scenario, "test", count, TEST_SEED)

@@ -10,7 +10,6 @@ import os
 import pickle
 import random
 import shlex
-import shutil
 import threading
 import time
 import zipfile
@@ -42,6 +41,8 @@ from sat_env.problem import Problems
 from sat_env.world import World, prepare
 
 EVALUATIONS = "evaluations.csv"
+CHECKPOINT, STATE = "checkpoint.zip", "state.pkl"  # the second a member of the first
+CHECKPOINT_SHARE = 0.05  # of the time: most updates of PPO are saved, rollouts every second or so
 DEV_SEED = 1
 COMPARE_EVERY = (
     8  # decisions between two of which the planner's plan is asked for too: it costs as much as the agent's
@@ -61,20 +62,19 @@ def save_checkpoint(folder: Path, model: OnPolicyAlgorithm) -> None:
         "numpy": np.random.get_state(),  # noqa: NPY002 - stable-baselines3 shuffles with it
         "torch": torch.get_rng_state(),
     }
-    replace_checkpoint(folder, model.save, model.num_timesteps, state)
+    replace_checkpoint(folder, model.save, state)
 
 
-def replace_checkpoint(folder: Path, save: Callable[[Path], None], steps: int, state: object) -> None:
-    """Write what `save` writes and `state`, then let both take the place of the last checkpoint.
+def replace_checkpoint(folder: Path, save: Callable[[Path], None], state: object) -> None:
+    """Write the zip that `save` writes with `state` in it, then let it take the place of the last checkpoint.
 
-    `steps` is written before the state: an interruption between the two replacements is told by it
-    (`steps_done`), one before them leaves the last checkpoint.
+    Whenever this is interrupted, a whole checkpoint stands: the last one or the new one.
     """
-    network, rest = folder / ".checkpoint.zip", folder / ".checkpoint.pkl"
-    save(network)
-    rest.write_bytes(pickle.dumps(steps) + pickle.dumps(state))
-    os.replace(network, folder / "checkpoint.zip")
-    os.replace(rest, folder / "checkpoint.pkl")
+    temporary = folder / f".{CHECKPOINT}"
+    save(temporary)
+    with zipfile.ZipFile(temporary, "a") as archive:
+        archive.writestr(STATE, pickle.dumps(state))
+    os.replace(temporary, folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
@@ -87,7 +87,7 @@ def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
     """
     state = read_state(folder)
     env = make_worlds(run)
-    model: OnPolicyAlgorithm = load_model(folder / "checkpoint.zip", run.algorithm, env=env)
+    model: OnPolicyAlgorithm = load_model(folder / CHECKPOINT, run.algorithm, env=env)
     env.restore(state["worlds"])
     model._last_obs = state["last_obs"]
     model._last_episode_starts = state["last_episode_starts"]
@@ -99,51 +99,67 @@ def load_checkpoint(folder: Path, run: Run) -> OnPolicyAlgorithm:
 
 
 def read_state(folder: Path) -> Any:
-    """Return the state that `replace_checkpoint` wrote, of a pair that `steps_done` accepts."""
+    """Return the state that `replace_checkpoint` wrote, of a checkpoint that `steps_done` accepts."""
     steps_done(folder)
-    with (folder / "checkpoint.pkl").open("rb") as file:
-        pickle.load(file)  # the steps
-        return pickle.load(file)
+    with zipfile.ZipFile(folder / CHECKPOINT) as archive:
+        return pickle.loads(archive.read(STATE))
 
 
 def steps_done(folder: Path) -> int:
-    """Return the steps of the checkpoint in a run folder.
+    """Return the steps of the checkpoint in a run folder; 0 for a run that did not come to its first one.
 
     Raises
     ------
     ValueError
-        The folder holds no checkpoint, or an interruption left the network of one and the worlds of another.
+        The checkpoint is broken, or one of older code.
     """
-    network, rest = folder / "checkpoint.zip", folder / "checkpoint.pkl"
-    if not network.is_file() or not rest.is_file():
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.getinfo(STATE)
+            return int(json.loads(archive.read("data"))["num_timesteps"])
+    except (zipfile.BadZipFile, KeyError):
         raise ValueError(
-            f"resume = {str(folder)!r}: must be a run folder with checkpoint.zip and checkpoint.pkl"
-        )
-    with zipfile.ZipFile(network) as archive:
-        steps = int(json.loads(archive.read("data"))["num_timesteps"])
-    with rest.open("rb") as file:
-        stamp = pickle.load(file)
-    if stamp != steps:
-        raise ValueError(
-            f"resume = {str(folder)!r}: must hold a checkpoint.pkl written with its checkpoint.zip (step {steps})"
-        )
-    return steps
+            f"resume = {str(folder)!r}: must hold a {CHECKPOINT} as this version of train.py writes it"
+        ) from None
+
+
+class Saver:
+    """Saves whenever it is called, but takes no more than a share of the time for it.
+
+    Parameters
+    ----------
+    save : callable
+    share : float
+        Of the time; 1: every call saves.
+    """
+
+    def __init__(self, save: Callable[[], None], share: float) -> None:
+        self.save, self.share = save, share
+        self.due_s = -np.inf
+
+    def __call__(self) -> None:
+        """Save, unless the last time is too near for what it took."""
+        start_s = time.monotonic()
+        if start_s < self.due_s:
+            return
+        self.save()
+        end_s = time.monotonic()
+        self.due_s = end_s + (end_s - start_s) * (1.0 / self.share - 1.0)
 
 
 class Checkpoint(BaseCallback):
-    """Keep a checkpoint of the last update, at most every `every_s` seconds."""
+    """Keep a checkpoint of the last update."""
 
-    def __init__(self, folder: Path, every_s: float) -> None:
+    def __init__(self, folder: Path, share: float) -> None:
         super().__init__()
-        self.folder = folder
-        self.every_s = every_s
-        self._saved_s = -np.inf
+        self.saver = Saver(lambda: save_checkpoint(folder, self.model), share)  # type: ignore[arg-type]
 
     def _on_rollout_start(self) -> None:
         # Between update and rollout nothing is in flight: what is saved here resumes exactly.
-        if time.monotonic() - self._saved_s > self.every_s:
-            save_checkpoint(self.folder, self.model)  # type: ignore[arg-type]
-            self._saved_s = time.monotonic()
+        self.saver()
 
     def _on_step(self) -> bool:
         return True
@@ -272,7 +288,7 @@ def train(
     run: Run,
     folder: Path,
     callbacks: list[BaseCallback] | None = None,
-    checkpoint_every_s: float = 10.0,
+    checkpoint_share: float = CHECKPOINT_SHARE,
     progress_bar: bool = True,
 ) -> None:
     """Train up to `run.config.steps` steps in all, logging to CSV and TensorBoard under `folder`.
@@ -287,7 +303,7 @@ def train(
         if left > 0:
             model.learn(
                 left,
-                callback=[evaluation, Checkpoint(folder, checkpoint_every_s), *(callbacks or [])],
+                callback=[evaluation, Checkpoint(folder, checkpoint_share), *(callbacks or [])],
                 reset_num_timesteps=False,
                 progress_bar=progress_bar,
             )
@@ -303,7 +319,7 @@ def train_learner(
     run: Run,
     folder: Path,
     after: Callable[[Learner], None] = lambda learner: None,
-    checkpoint_every_s: float = 10.0,
+    checkpoint_share: float = CHECKPOINT_SHARE,
     progress_bar: bool = True,
 ) -> None:
     """Train what learns without PPO as `train` does by it: the same logs, evaluations, policies and checkpoint.
@@ -320,15 +336,13 @@ def train_learner(
     evaluation._on_training_start()
     if learner.num_timesteps == 0:  # untrained it is the tuned planner: no need to play it
         evaluation.begin(evaluation.lines_s["tuned"])
-    saved_s = -np.inf
+    saver = Saver(lambda: save_learner(folder, learner), checkpoint_share)
     columns = (TextColumn(run.algorithm), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, transient=True, disable=not progress_bar) as bar:
             task = bar.add_task("", total=decisions_of(run.config), completed=learner.num_timesteps)
             while not learner.over:
-                if time.monotonic() - saved_s > checkpoint_every_s:
-                    save_learner(folder, learner)
-                    saved_s = time.monotonic()
+                saver()
                 if learner.advance():
                     evaluation.evaluate()
                     learner.logger.record("time/total_timesteps", learner.num_timesteps)
@@ -348,7 +362,7 @@ def save_learner(folder: Path, learner: Learner) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("data", json.dumps({"num_timesteps": learner.num_timesteps}))
 
-    replace_checkpoint(folder, save, learner.num_timesteps, learner)
+    replace_checkpoint(folder, save, learner)
 
 
 def load_learner(folder: Path) -> Learner:
@@ -366,12 +380,11 @@ def load_learner(folder: Path) -> Learner:
 def train_all(
     runs: Sequence[Run],
     folders: Sequence[Path],
-    resume: bool,
     jobs: int,
     backend: Backend = "loky",
     console: Console | None = None,
 ) -> None:
-    """Train every run in its folder, `jobs` at once, by joblib; with a console, a progress bar each.
+    """Train every run in its folder as `train_in`, `jobs` at once, by joblib; with a console, a progress bar each.
 
     Parameters
     ----------
@@ -379,14 +392,29 @@ def train_all(
         Processes of this machine, or a Ray or Dask cluster that shares the folders.
     """
     if len(runs) == 1:
-        train_in(runs[0], folders[0], resume, progress_bar=console is not None)
+        train_in(runs[0], folders[0], progress_bar=console is not None)
         return
     start_backend(backend, jobs)
-    with parallel_config(backend=backend, n_jobs=jobs), progress_of(runs, folders, console):
-        Parallel()(
-            delayed(train_in)(run, folder, resume, progress_bar=False)
-            for run, folder in zip(runs, folders, strict=True)
-        )
+    try:
+        with parallel_config(backend=backend, n_jobs=jobs), progress_of(runs, folders, console):
+            Parallel()(
+                delayed(train_in)(run, folder, progress_bar=False)
+                for run, folder in zip(runs, folders, strict=True)
+            )
+    except KeyboardInterrupt:  # it ended the other processes before they could write their last weights
+        for run, folder in zip(runs, folders, strict=True):
+            keep_last(run, folder)
+        raise
+
+
+def keep_last(run: Run, folder: Path) -> None:
+    """Write the weights of the checkpoint, if there is one, as ``last.zip``."""
+    if not (folder / CHECKPOINT).is_file():
+        return
+    if isinstance(run.config, PPOConfig):
+        save_policy(folder / "last.zip", load_model(folder / CHECKPOINT, run.algorithm), run)
+    else:
+        save_policy(folder / "last.zip", load_learner(folder), run)
 
 
 def start_backend(backend: Backend, jobs: int) -> None:
@@ -439,15 +467,10 @@ def steps_logged(folder: Path) -> int:
     return most
 
 
-def train_in(run: Run, folder: Path, resume: bool, progress_bar: bool) -> None:
-    """Train one run in its folder, from its checkpoint or from the start."""
+def train_in(run: Run, folder: Path, progress_bar: bool) -> None:
+    """Train one run in its folder, which is new or of this very run: from its checkpoint, or from the start."""
     torch.set_num_threads(1)  # these networks are too small for more
-    if not resume:
-        for name in ("checkpoint.zip", "checkpoint.pkl", "model.zip", EVALUATIONS):
-            (folder / name).unlink(missing_ok=True)  # of an earlier run in this folder
-        for logs in folder.glob("logs*"):
-            shutil.rmtree(logs)
-    begun = resume and (folder / "checkpoint.pkl").is_file()  # one of several runs may not have been
+    begun = (folder / CHECKPOINT).is_file()
     if not isinstance(run.config, PPOConfig):
         learner = load_learner(folder) if begun else new_learner(run)
         train_learner(learner, run, folder, progress_bar=progress_bar)

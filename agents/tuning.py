@@ -70,9 +70,7 @@ def tune(run: Run, trials: int, folder: Path, progress: Callable[[str], None] = 
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=decisions_of(run.config) // 3),
     )
-    settled = json.dumps(
-        [run.algorithm, run.scenario.hash(), asdict(run.config), asdict(run.constants), run.seed]
-    )
+    settled = run.settled()
     if study.user_attrs.setdefault("run", settled) != settled:
         raise ValueError(f"tune = {str(folder)!r}: must be a new folder, or one of a study of this very run")
     study.set_user_attr("run", settled)

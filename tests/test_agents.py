@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import MultiCategoricalDistribution
 
+from agents import training
 from agents.buffer import LeanRolloutBuffer
 from agents.choice import KEEP, SHIFTS, LearnedChoice
 from agents.config import PPO_ALGORITHMS, default_config
@@ -193,32 +194,58 @@ class Full(Exception):
     """Stands for a full disk or a signal."""
 
 
-@pytest.mark.parametrize("before", ["checkpoint.pkl", ".checkpoint.pkl"])
-def test_a_checkpoint_that_was_interrupted_is_the_last_one_or_refused(outage, tmp_path, monkeypatch, before):
+def test_a_checkpoint_that_was_interrupted_is_the_last_one(outage, tmp_path, monkeypatch):
     run = tiny(outage)
     model = new_model(run)
     model.env.reset()
+    assert steps_done(tmp_path) == 0  # not begun
     save_checkpoint(tmp_path, model)
-    assert steps_done(tmp_path) == 0
     model.num_timesteps += 40
-    write, replace = Path.write_bytes, os.replace
 
-    def refuse(path: Path, then, *args):
-        if path.name == before:
-            raise Full
-        return then(*args)
+    def refuse(*args):
+        raise Full
 
-    monkeypatch.setattr(Path, "write_bytes", lambda path, text: refuse(path, write, path, text))
-    monkeypatch.setattr(os, "replace", lambda old, new: refuse(Path(new), replace, old, new))
-    with pytest.raises(Full):
-        save_checkpoint(tmp_path, model)
-    if before == ".checkpoint.pkl":
-        assert load_checkpoint(tmp_path, run).num_timesteps == steps_done(tmp_path) == 0
-        return
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "pickle", SimpleNamespace(dumps=refuse))
+        with pytest.raises(Full):
+            save_checkpoint(tmp_path, model)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(Full):
+            save_checkpoint(tmp_path, model)
+    assert load_checkpoint(tmp_path, run).num_timesteps == steps_done(tmp_path) == 0
+    save_checkpoint(tmp_path, model)
+    assert load_checkpoint(tmp_path, run).num_timesteps == steps_done(tmp_path) == 40
+
+
+@pytest.mark.parametrize("broken", ["no zip", "older code"])
+def test_a_checkpoint_that_nothing_can_go_on_from_is_refused(outage, tmp_path, broken):
+    run = tiny(outage)
+    if broken == "no zip":
+        (tmp_path / "checkpoint.zip").write_bytes(b"no zip")
+    else:
+        new_model(run).save(tmp_path / "checkpoint.zip")  # its worlds stood in another file
     for read in (steps_done, lambda folder: load_checkpoint(folder, run)):
-        with pytest.raises(ValueError, match=r"written with its checkpoint\.zip \(step 40\)") as refusal:
+        with pytest.raises(ValueError, match=r"resume = .* this version") as refusal:
             read(tmp_path)
         assert "\n" not in str(refusal.value)
+
+
+def test_checkpoints_are_of_every_update_unless_they_take_too_much_of_the_time(monkeypatch):
+    now_s, saved = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now_s[0])
+
+    def save(took_s):
+        saved.append(now_s[0])
+        now_s[0] += took_s
+
+    for took_s, gap_s, expected in ((0.01, 0.3, 20), (1.0, 0.3, 1), (1.0, 30.0, 20)):
+        saved.clear()
+        saver = training.Saver(lambda took_s=took_s: save(took_s), 0.05)
+        for _ in range(20):
+            saver()
+            now_s[0] += gap_s
+        assert len(saved) == expected
 
 
 @pytest.mark.parametrize("algorithm", TRAINED)
@@ -231,7 +258,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(outage, tmp_path, algorith
     train(uninterrupted, run, whole, progress_bar=False)
     at = int(np.random.default_rng(sum(map(ord, algorithm))).integers(40, 180))
     with pytest.raises(KeyboardInterrupt):
-        train(new_model(run), run, parts, [Interrupt(at)], checkpoint_every_s=0.0, progress_bar=False)
+        train(new_model(run), run, parts, [Interrupt(at)], checkpoint_share=1.0, progress_bar=False)
     np.random.seed(1)  # noqa: NPY002 stands for whatever happened in between
     resumed = load_checkpoint(parts, run)
     assert 0 < resumed.num_timesteps <= at

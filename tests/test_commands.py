@@ -66,6 +66,11 @@ BAD = {
     "negative steps": lambda f: ("train.py", "--steps", "-5"),
     "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
     "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
+    "foresight of a network without": lambda f: ("train.py", "--algo", "residual", "--foresight", "3"),
+    "a file for a folder": lambda f: ("train.py", "--out", toml(f, "")),
+    "a file above the folder": lambda f: ("train.py", "--out", toml(f, "") + "/run"),
+    "a file for the folder of a search": lambda f: ("train.py", "--tune", "1", "--out", toml(f, "")),
+    "a search and what it ignores": lambda f: ("train.py", "--tune", "1", "--jobs", "4"),
     "not in the zoo": lambda f: ("eval.py", "--agents", "zoo:clever"),
     "best plan of another model": lambda f: ("eval.py", "--agents", "best-static", "--model", "vit-l"),
     "a folder for a file": lambda f: ("eval.py", "--out", str(f)),
@@ -73,6 +78,7 @@ BAD = {
     "a world of a name that ships": lambda f: ("-m", "baselines.tune", "--scenario", outage_of_ones_own(f)),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
+    "no run folder to export": lambda f: ("train.py", "--export", str(f)),
     "block too large": lambda f: (
         "eval.py",
         "--scenarios",
@@ -91,7 +97,8 @@ def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
     before = set(tmp_path.iterdir())
     script, *arguments = BAD[case](tmp_path)
     written = set(tmp_path.iterdir())
-    ran = run(script, *arguments, *(("--out", str(tmp_path / "run")) if script == "train.py" else ()))
+    new = script == "train.py" and not {"--out", "--resume", "--export"} & set(arguments)
+    ran = run(script, *arguments, *(("--out", str(tmp_path / "run")) if new else ()))
     assert ran.returncode == 2, ran.stderr
     assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
     assert set(tmp_path.iterdir()) == written | before
@@ -130,6 +137,93 @@ def test_train_leaves_a_run_folder_and_eval_reads_it(tmp_path):
     assert "rollouts" in played.stdout
 
 
+@pytest.fixture
+def begun(tmp_path):
+    """A run folder of which nothing but the start is written."""
+    import train
+    from agents.models import Run
+
+    scenario = load_scenario("PaperStatic")
+    seeded = Run("rollouts", scenario, train.RolloutConfig(), train.tuned_constants(scenario), 0)
+    (tmp_path / "begun").mkdir()
+    train.write_config(tmp_path / "begun", seeded, None)
+    return tmp_path / "begun"
+
+
+def refusal(capsys, *arguments: str) -> str:
+    """Return the line with which train.py refuses a command line, in this process."""
+    import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            fail_cleanly(lambda: train.main(train.parse()))
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and line.count("\n") == 1
+    return line
+
+
+def test_resume_refuses_options_that_it_would_ignore(begun, capsys):
+    line = refusal(capsys, "--resume", str(begun), "--steps", "100000", "--seed", "5", "--episodes", "2")
+    assert "seed, steps = 5, 100000: must not be given with --resume" in line
+    assert "algo = 'ppo': must not" in refusal(capsys, "--resume", str(begun), "--algo", "ppo")
+    assert "steps = 5: must not be given with --export" in refusal(
+        capsys, "--export", str(begun), "--steps", "5"
+    )
+
+
+def test_resume_refuses_the_same_run_twice(begun, capsys):
+    line = refusal(capsys, "--resume", str(begun), str(begun))
+    assert f"resume = '{begun}': must differ from '{begun}' in its seed" in line
+
+
+@pytest.mark.parametrize("option", ["resume", "export"])
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("{", "", "config.json must be"),
+        ('"seed"', '"sed"', "'seed' is missing"),
+        ('"seed": 0', '"seed": "x"', "seed = 'x', must be an integer"),
+        ('"algo": "rollouts"', '"algo": "magic"', "algo = 'magic', must be one of"),
+        ('"steps": 19200', '"steps": "many"', "config.json must be"),
+        ('"scenario": {', '"scenario": 3, "other": {', "config.json must be"),
+        ('"horizon"', '"horizont"', "config.json must be"),
+    ],
+)
+def test_a_broken_config_is_refused_in_one_line(begun, capsys, option, old, new, expected):
+    text = (begun / "config.json").read_text()
+    assert old in text
+    (begun / "config.json").write_text(text.replace(old, new, 1))
+    line = refusal(capsys, f"--{option}", str(begun))
+    assert line.startswith(f"error: {option} = '{begun}': ") and expected in line
+
+
+def test_a_list_for_a_config_is_refused_in_one_line(begun, capsys):
+    (begun / "config.json").write_text("[1]")
+    assert "config.json must be" in refusal(capsys, "--resume", str(begun))
+
+
+def test_a_new_run_is_never_put_beside_another(begun, capsys):
+    before = sorted(begun.iterdir())
+    line = refusal(capsys, "--scenario", "PaperStatic", "--out", str(begun))
+    assert (
+        f"holds a run already; must be another folder, or go on with: python train.py --resume {begun}"
+        in line
+    )
+    assert "must be a new or empty folder" in refusal(capsys, "--out", str(begun.parent))
+    assert sorted(begun.iterdir()) == before
+
+
+def test_the_default_folder_gets_the_next_free_number(tmp_path, monkeypatch):
+    import train
+
+    monkeypatch.chdir(tmp_path)
+    made = [str(train.make_folder(train.Args(), "Mine", 0)) for _ in range(3)]
+    made.append(str(train.make_folder(train.PPOArgs(algo="ppo"), "Mine", 1)))
+    assert made == ["runs/Mine-0", "runs/Mine-0-2", "runs/Mine-0-3", "runs/Mine-ppo-1"]
+    assert str(train.make_folder(train.Args(out="few", seeds=2), "Mine", 1)) == "few-1"
+
+
 def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
@@ -140,14 +234,15 @@ def test_interruption_keeps_the_model_and_resume_goes_on(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.pkl").is_file():
+    while not (folder / "checkpoint.zip").is_file():
         assert process.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.2)
     time.sleep(1.0)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "interrupted" in out and (folder / "model.zip").is_file()
+    assert process.returncode == 130 and not err, err
+    assert f"interrupted; go on with: python train.py --resume {folder}\n" in out
+    assert (folder / "model.zip").is_file()
     assert json.loads((folder / "results.json").read_text())["rows"]
 
     config = json.loads((folder / "config.json").read_text())

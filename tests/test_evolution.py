@@ -126,8 +126,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(eclipse, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_learner(new_learner(run), run, parts, interrupt, checkpoint_every_s=0.0, progress_bar=False)
-    assert (parts / "checkpoint.pkl").stat().st_size < 100_000  # the scenario, not what is computed from it
+        train_learner(new_learner(run), run, parts, interrupt, checkpoint_share=1.0, progress_bar=False)
+    assert (parts / "checkpoint.zip").stat().st_size < 100_000  # the scenario, not what is computed from it
     resumed = load_learner(parts)
     train_learner(resumed, run, parts, progress_bar=False)
     assert resumed.num_timesteps == uninterrupted.num_timesteps == run.config.steps

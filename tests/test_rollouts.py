@@ -240,7 +240,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(rush, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_learner(new_learner(run), run, parts, interrupt, checkpoint_every_s=0.0, progress_bar=False)
+        train_learner(new_learner(run), run, parts, interrupt, checkpoint_share=1.0, progress_bar=False)
     resumed = load_learner(parts)
     assert 0 <= resumed.num_timesteps <= at
     train_learner(resumed, run, parts, progress_bar=False)

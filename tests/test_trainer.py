@@ -77,6 +77,13 @@ def test_the_command_of_a_run_names_what_differs_from_the_defaults(outage):
     )
 
 
+@pytest.mark.parametrize("algorithm", ["prices", "maskable", "ppo"])
+def test_a_row_of_a_table_bears_the_name_of_the_algorithm(outage, tmp_path, algorithm):
+    run = tiny(outage, algorithm)
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    assert SavedPolicy(tmp_path / "model.zip").name == algorithm
+
+
 @pytest.fixture
 def trained(tmp_path):
     """Two run folders of a scenario that ships, the second better on development windows."""
@@ -144,9 +151,9 @@ def test_runs_in_other_processes_end_as_they_would_alone(outage, tmp_path):
     folders = [tmp_path / str(seed) for seed in range(2)]
     for folder in folders:
         folder.mkdir()
-    train_all(runs, folders, False, 2)
+    train_all(runs, folders, 2)
     (tmp_path / "alone").mkdir()
-    training.train_in(runs[1], tmp_path / "alone", resume=False, progress_bar=False)
+    training.train_in(runs[1], tmp_path / "alone", progress_bar=False)
     alone = load_model(tmp_path / "alone" / "last.zip", "prices").policy.state_dict()
     theirs = load_model(folders[1] / "last.zip", "prices").policy.state_dict()
     for name, mine in alone.items():
@@ -155,18 +162,44 @@ def test_runs_in_other_processes_end_as_they_would_alone(outage, tmp_path):
     assert steps_logged(tmp_path) == 0
 
 
+def test_an_interruption_of_several_runs_keeps_the_weights_of_their_checkpoints(
+    outage, tmp_path, monkeypatch
+):
+    runs = [tiny(outage, seed=seed) for seed in range(2)]
+    folders = [tmp_path / str(seed) for seed in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    training.train_in(runs[0], folders[0], progress_bar=False)
+    last = load_model(folders[0] / "last.zip", "prices").policy.state_dict()
+    (folders[0] / "last.zip").unlink()
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Parallel, "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_all(runs, folders, 2)
+    kept = load_model(folders[0] / "last.zip", "prices").policy.state_dict()
+    for name, mine in last.items():
+        np.testing.assert_array_equal(mine.numpy(), kept[name].numpy())
+    assert not list(folders[1].iterdir())  # had not begun
+
+
 def test_two_seeds_are_trained_evaluated_and_resumed_by_command(tmp_path):
     arguments = ("--algo", "prices", "--scenario", "PaperStatic", "--episodes", "1", "--jobs", "2")
     trained = command("train.py", *arguments, "--seeds", "2", "--steps", "2048", "--out", str(tmp_path / "r"))
     assert trained.returncode == 0, trained.stderr
-    assert "ppo-prices-0" in trained.stdout and "ppo-prices-1" in trained.stdout
-    folders = [tmp_path / "r" / "0", tmp_path / "r" / "1"]
+    assert " prices-0 " in trained.stdout and " prices-1 " in trained.stdout
+    folders = [tmp_path / "r-0", tmp_path / "r-1"]
+    (
+        folders[1] / "checkpoint.zip"
+    ).unlink()  # as if this one had not begun when the other one was interrupted
     for folder in folders:
         text = (folder / "config.json").read_text().replace('"steps": 2048', '"steps": 4096')
         (folder / "config.json").write_text(text)
     resumed = command("train.py", "--resume", *map(str, folders), "--episodes", "1")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at step 2048, 2048" in resumed.stdout
+    assert "resumed at step 2048, 0" in resumed.stdout
     assert [steps_logged(folder) for folder in folders] == [4096, 4096]
 
 
@@ -253,6 +286,10 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
     assert capsys.readouterr().out.split("CPU s")[0] == printed.split("CPU s")[0]
     assert (folder / "model.zip").stat().st_mtime_ns == before and (folder / "done.json").is_file()
     assert read_evaluations(folder / "evaluations.csv")[: len(rows)] == rows
+    monkeypatch.setattr(study, "default_config", lambda algorithm, name: tiny(outage, steps=160).config)
+    with pytest.raises(ValueError, match="prices-0 is of another configuration; must be"):
+        study.main(args)
+    assert (folder / "model.zip").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="gama"):
         study.main(dataclasses.replace(args, options='{"gama": 1}'))
     with pytest.raises(ValueError, match="must be JSON"):
