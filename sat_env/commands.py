@@ -161,7 +161,7 @@ def show_and_write(
 ) -> None:
     """Play every policy on the same test episodes, print the table, write the results file.
 
-    An interruption or an error keeps what was played: the table and the file then hold those rows.
+    An interruption or an error is passed on once the rows played before it are shown and written.
     """
     policies = {scenario.name: policies_for(scenario) for scenario in scenarios}
     require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
@@ -179,31 +179,26 @@ def show_and_write(
                 for row in evaluate(policies[scenario.name], scenario, count, seed):
                     rows.append(row)
                     progress.advance(task)
-    except KeyboardInterrupt:
-        console.print(f"interrupted: {len(rows)} of {total} episodes played")
-    except Exception:
-        console.print(f"failed: {len(rows)} of {total} episodes played")
+    except (KeyboardInterrupt, Exception) as error:
+        how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        console.print(f"{how}: {len(rows)} of {total} episodes played")
         raise
     finally:
         if rows:
             console.print(results_table(rows))
         if rows and out is not None:
-            worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
-            played = {(row.scenario, row.entry) for row in rows}
-            write_results(
-                out,
-                Results(
-                    SCHEMA_VERSION,
-                    {
-                        name: {e: h for e, h in entries[name].items() if (name, e) in played}
-                        for name in worlds
-                    },
-                    worlds,
-                    (this_run(sys.argv),),
-                    tuple(rows),
-                ),
-            )
+            write_results(out, results_of(rows, scenarios, entries))
             console.print(f"results: {out}", markup=False)
+
+
+def results_of(
+    rows: Sequence[Row], scenarios: Sequence[Scenario], entries: dict[str, dict[str, str]]
+) -> Results:
+    """Return what a results file says of rows; `entries` are hashes by scenario and entry."""
+    worlds = {s.name: world_of(s) for s in scenarios if any(row.scenario == s.name for row in rows)}
+    played = {(row.scenario, row.entry) for row in rows}
+    hashes = {name: {e: h for e, h in entries[name].items() if (name, e) in played} for name in worlds}
+    return Results(SCHEMA_VERSION, hashes, worlds, (this_run(sys.argv),), tuple(rows))
 
 
 def entry_hash(policy: Policy) -> str:

@@ -287,6 +287,11 @@ class Fails:
         raise ValueError("mine")
 
 
+class Stopped(Fails):
+    def act(self, problem):
+        raise KeyboardInterrupt
+
+
 class Misuses(Fails):
     def act(self, problem):
         costs_from_arrays([1.0], [1.0], [1.0])
@@ -306,9 +311,14 @@ instance = Fails()
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [("Fails", "raise ValueError"), ("Misuses", "costs_from_arrays([1.0]")]
+    ("kind", "code", "how", "place"),
+    [
+        ("Fails", 1, "failed", "raise ValueError"),
+        ("Misuses", 1, "failed", "costs_from_arrays([1.0]"),
+        ("Stopped", 130, "interrupted", ""),
+    ],
 )
-def test_a_policy_that_fails_keeps_its_traceback_and_the_rows_before(kind, place, tmp_path):
+def test_who_fails_or_is_stopped_keeps_the_rows_before(kind, code, how, place, tmp_path):
     (tmp_path / "mine.py").write_text(FAILING, encoding="utf-8")
     out = tmp_path / "results.json"
     played = subprocess.run(
@@ -316,9 +326,9 @@ def test_a_policy_that_fails_keeps_its_traceback_and_the_rows_before(kind, place
          "--episodes", "1", "--out", str(out)],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
-    assert played.returncode == 1 and "failed: 1 of 2 episodes played" in played.stdout
+    assert played.returncode == code and f"{how}: 1 of 2 episodes played" in played.stdout
     assert "uniform" in played.stdout and [row.entry for row in load_results(out).rows] == ["uniform"]
-    assert "mine.py" in played.stderr and place in played.stderr
+    assert place in played.stderr if place else not played.stderr
 
 
 @pytest.mark.parametrize(
