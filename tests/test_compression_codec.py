@@ -1,6 +1,7 @@
 """The codec: decoding gives what was quantised, to the bit; sizes near the entropy; foreign bytes refused."""
 
 import dataclasses
+import zlib
 
 import numpy as np
 import pytest
@@ -190,6 +191,29 @@ def test_cut_extended_and_mismatched_payloads_are_refused():
     for wrong in (other, None):
         with pytest.raises(CodecError, match="another site"):
             decode(payload, wrong)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(5, 9), (6, 77), (7, 255), (12, 200), (13, 200), (20, 99)],
+    ids=["number", "bits", "flags", "samples", "more samples", "channels"],
+)
+def test_a_header_that_no_encoder_writes_is_refused_though_its_checksum_fits(offset, value):
+    payload = bytearray(encode(activations(2, seed=8), RECIPES["mask06-int4-ec"]))
+    payload[offset] = value
+    head, body = bytes(payload[: HEADER.size - 4]), bytes(payload[HEADER.size :])
+    checksum = zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little")
+    with pytest.raises(CodecError, match="no encoder writes"):
+        decode(head + checksum + body)
+
+
+@pytest.mark.parametrize(
+    "recipe", [r for r in RECIPES.values() if r.keep < 1], ids=lambda recipe: recipe.name
+)
+@pytest.mark.parametrize("shape", [(2, 1, 64), (2, 17, 1), (2, 3, 64)])
+def test_a_site_refuses_activations_of_another_shape(recipe, shape):
+    with pytest.raises(ValueError, match="allowed at this site"):
+        encode(torch.ones(shape), recipe, a_site(recipe))
 
 
 @pytest.mark.parametrize(

@@ -249,12 +249,17 @@ def encode(activation: Tensor, recipe: Recipe, site: Site | None = None) -> byte
     Raises
     ------
     ValueError
-        If the activation has another shape or type, or is not finite.
+        If the activation has another shape or type (a site's is given), or is not finite.
     """
     if activation.ndim != 3 or activation.numel() == 0 or activation.dtype != torch.float32:
         raise ValueError(
             f"activation has shape {tuple(activation.shape)} and type {activation.dtype}, "
             "allowed is a non-empty (n, tokens, channels) float32"
+        )
+    if site is not None and activation.shape[1:] != site.centre.shape:
+        raise ValueError(
+            f"activation has shape {tuple(activation.shape)}, allowed at this site is "
+            f"(n, {', '.join(map(str, site.centre.shape))})"
         )
     if not torch.isfinite(activation).all():
         raise ValueError("activation holds NaN or infinity, allowed are finite values")
@@ -303,17 +308,29 @@ def decode(payload: bytes, site: Site | None = None) -> Tensor:
     if fingerprint != (site.fingerprint() if site else 0):
         raise CodecError("payload was encoded with another site than the one given to decode it")
     shape = (n, tokens, channels)
-    recipe = Recipe(
-        "received",
-        keep=keep,
-        number=NUMBERS[number],  # type: ignore[arg-type]
-        bits=bits,
-        entropy=bool(flags & 1),
-        per="token" if flags & 2 else "channel",
-    )
+    try:
+        if flags > 3:
+            raise ValueError(f"flags is {flags}, allowed are 0 to 3")
+        recipe = Recipe(
+            "received",
+            keep=keep,
+            number=NUMBERS[number],  # type: ignore[arg-type]
+            bits=bits,
+            entropy=bool(flags & 1),
+            per="token" if flags & 2 else "channel",
+        )
+        return _decoded(body, shape, recipe, site)
+    except (ValueError, IndexError, AssertionError) as error:  # the last is the entropy coder's
+        raise CodecError(f"payload says what no encoder writes: {error}") from error
+
+
+def _decoded(body: bytes, shape: tuple[int, int, int], recipe: Recipe, site: Site | None) -> Tensor:
+    """Return the activation of this shape that a payload's body holds."""
     if recipe.number == "float32":
         kept, rest = _unpacked_mask(body, shape, recipe)
-        values = np.zeros(shape, np.float32) if site is None else np.tile(site.centre.numpy(), (n, 1, 1))
+        values = (
+            np.zeros(shape, np.float32) if site is None else np.tile(site.centre.numpy(), (shape[0], 1, 1))
+        )
         values[kept] = np.frombuffer(rest, np.float32)
         return torch.from_numpy(values)
     return dequantise(_quantised(body, shape, recipe, site), recipe, site)
@@ -425,6 +442,12 @@ def _quantised(body: bytes, shape: tuple[int, int, int], recipe: Recipe, site: S
     if site is None:
         sent = np.frombuffer(body, np.float16, 4 * channels).astype(np.float64)
         statistics = Statistics(*sent.reshape(4, 1, 1, channels))
+        chances = np.stack([statistics.kept, statistics.negative])
+        # The coder does not refuse these: it panics.
+        if not (
+            np.isfinite(sent).all() and (statistics.spread > 0).all() and (abs(chances - 0.5) <= 0.5).all()
+        ):
+            raise ValueError("statistics are no probabilities, means and spreads")
         body = body[8 * channels :]
     else:
         statistics = site.statistics
