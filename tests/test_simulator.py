@@ -333,6 +333,22 @@ def test_rain_slows_the_downlink_and_nothing_else():
     assert np.array_equal(mine.problems.rate_bps[0][between], theirs.problems.rate_bps[0][between])
 
 
+def test_rain_opens_no_contact_that_carries_nothing_under_a_clear_sky():
+    """Near the horizon the gas alone stops the carrier: there is no clear-sky rate to take a share of."""
+    low = {"ground.downlink": "ka", "ground.elevation_mask_deg": 0.0, "faults.rain": True}
+    sim = simulator(prepare(small(load_scenario("WalkerOutage"), **low)), worlds=16)
+    dark = 0
+    while not sim.over.all():
+        here = sim.problems.epoch
+        clear_bps = sim.world.downlink_bps[here, 0, 0]
+        seen = sim.problems.rate_bps[:, :, sim.slots]
+        shut = (sim.world.route_station[here, 0, :, sim.slots] >= 0) & (clear_bps == 0.0)
+        dark += shut.sum()
+        assert (seen[shut] == 0.0).all() and np.isfinite(seen).all()
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    assert dark > 0
+
+
 def test_a_good_downlink_does_not_speed_up_the_links_before_it():
     scenario = small(
         load_scenario("WalkerOutage"),
