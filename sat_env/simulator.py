@@ -550,6 +550,8 @@ class Simulator:
             self._grow_trace(outages, resets)
         self.episodes[which] += 1
         self.over[which] = False
+        if self.worlds - 1 in which:
+            self.job.extent[0] = 0  # the last job was one of an episode before
         self._described = False
 
     @property
@@ -733,7 +735,7 @@ class Simulator:
         was not run. A job that met nothing was run by its end points alone; it is run again in full here.
         """
         stages, by_end_points = (int(value) for value in self.job.extent)
-        if by_end_points:
+        if stages > 0 and by_end_points:
             job, world = self.job, self.world
             job.route_rate_bps[:, 0, :] = job.route_rate_bps[:, 0, :1]
             job.route_links[...] = -1

@@ -504,7 +504,9 @@ def redraw_rest(law, seed, now, t, nodes, planes, anomaly, trace, b, fresh):  # 
             count += 1
         if nodes[v] >= 0 and law.reset_mtbf_s > 0.0:
             fill(fresh, math.inf)
-            draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
+            drawn = draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
+            if drawn > fresh.shape[0]:
+                needed = max(needed, drawn)  # the last ones did not fit: drawn again with more room
             for i in range(fresh.shape[0]):
                 if now < fresh[i] < math.inf:
                     if count < trace.reset_s.shape[2]:

@@ -313,3 +313,14 @@ def test_the_timeline_is_that_of_the_last_job():
             assert end[-1, -1] - t * 20.0 == pytest.approx(info["latency_s"], rel=1e-9)
         assert (timeline["send_end_s"] >= timeline["send_start_s"]).all()
         assert (start[1:] >= timeline["send_start_s"]).all()
+
+
+def test_the_timeline_is_empty_before_the_first_job_of_an_episode():
+    """Also after an episode whose last job met nothing and was run by its end points alone."""
+    env = SatEnv(load_scenario("PaperStatic").replace(windows=5))
+    for _ in range(2):
+        env.reset(seed=5)
+        assert all(times.shape == (0, 8) for name, times in env.timeline().items() if "compute" in name)
+        for _ in range(3):
+            env.step(np.array([0, 12, 24, 36, 48, *[1] * 5]))
+        assert env.worlds.simulator.job.extent[1] == 1

@@ -288,6 +288,23 @@ def test_imagined_satellites_are_lost_as_often_as_true_ones_and_take_their_links
                 assert last[0] <= link_s and last[1] == np.inf
 
 
+def test_imagined_resets_come_until_the_end_however_few_came_so_far():
+    """A future is drawn from the start of the episode on: what it holds before now takes no room from the rest."""
+    prepared = prepare(
+        small(load_scenario("WalkerOutage"), **{"faults.reset_mtbf_s": 20.0, "faults.anomaly_factor": 1.0})
+    )
+    sim = simulator(prepared, seed=1)
+    for _ in range(14):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    sim.trace = sim.trace._replace(reset_s=np.full((1, sim.trace.reset_s.shape[1], 1), np.inf))
+    sim._point()
+    now_s, horizon_s = 14 * sim.world.epoch_s, sim.trace.downlink_factor.shape[1] * sim.world.epoch_s
+    resets_s = sim.imagine(1).trace.reset_s[0, sim.world.window_nodes[sim.trace.window[0]] >= 0]
+    late = (resets_s > 0.5 * (now_s + horizon_s)) & (resets_s < horizon_s)
+    early = (resets_s > now_s) & (resets_s <= 0.5 * (now_s + horizon_s))
+    assert 0.8 < late.sum() / early.sum() < 1.25
+
+
 def test_recorded_outages_are_played_back(tmp_path):
     base = small(load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0})
     contacts = prepare(base).contacts
