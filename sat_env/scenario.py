@@ -106,6 +106,7 @@ class Surface:
 
     def __post_init__(self) -> None:
         _positive(self, "motion", "movers", "radius_km", "speed_m_s")
+        _not_negative(self, "motion", "altitude_km")
         require(
             -85 <= self.center_latitude_deg <= 85,
             "motion.center_latitude_deg",
@@ -219,7 +220,10 @@ class Links:
     def __post_init__(self) -> None:
         require(self.terminals in (2, 3, 4), "links.terminals", self.terminals, "2, 3 or 4")
         _positive(self, "links", "rate_bps", "reference_rate_bps", "reference_km", "max_range_km")
-        _not_negative(self, "links", "acquisition_s", "sun_exclusion_deg", "detect_s", "relay_s")
+        _not_negative(self, "links", "acquisition_s", "detect_s", "relay_s")
+        require(
+            0 <= self.sun_exclusion_deg <= 180, "links.sun_exclusion_deg", self.sun_exclusion_deg, "0..180"
+        )
         require(
             0 < self.cross_plane_max_latitude_deg <= 90,
             "links.cross_plane_max_latitude_deg",
@@ -374,6 +378,7 @@ class Faults:
             "link_up_mean_s",
             "link_down_mean_s",
             "link_down_min_s",
+            "link_tail_min_s",
             "reset_mtbf_s",
             "reboot_s",
             "loss_mtbf_s",

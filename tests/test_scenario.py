@@ -85,6 +85,9 @@ BAD = [
     ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
+    ({"faults": {"link_tail_min_s": -9.0}}, "faults.link_tail_min_s = -9.0: must be at least 0"),
+    ({"links": {"sun_exclusion_deg": 270}}, "links.sun_exclusion_deg = 270.0: must be 0..180"),
+    ({"motion": {"kind": "surface", "altitude_km": -0.1}}, "motion.altitude_km = -0.1: must be at least 0"),
     ({"faults": {"anomaly_factor": 1e300}}, "faults.anomaly_factor = 1e+300: must be 1..1000"),
     (
         {"faults": {"reset_mtbf_s": 1e-9}},
