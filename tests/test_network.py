@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from itertools import combinations, pairwise
+from itertools import combinations, cycle, pairwise
 from pathlib import Path
 
 import networkx as nx
@@ -575,6 +575,12 @@ def test_a_rule_of_ones_own(monkeypatch):
     plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT, **{"chain.rule": "line"}))
     near = plan.topology.neighbours[plan.chain[0, 0]]
     assert set(plan.chain[0, 1:4]) == set(near[near >= 0])  # padded with the nearest
+
+
+def test_a_rule_that_names_the_same_for_ever_is_padded_like_one_that_names_too_few(monkeypatch):
+    monkeypatch.setitem(chains.RULES, "line", lambda view, source: cycle([source]))
+    plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT, **{"chain.rule": "line"}))
+    assert all(len(set(slots)) == plan.chain.shape[1] for slots in plan.chain.tolist())
 
 
 def test_slots_that_cannot_be_filled_are_refused_with_the_epoch():
