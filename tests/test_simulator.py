@@ -330,6 +330,22 @@ def test_recorded_outages_are_played_back(tmp_path):
         prepare(base.replace(**{"faults.outage_log": str(log), "episode_epochs": 21}))
 
 
+def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_path):
+    """What is seen as down must not be imagined as up at once: the problem says how long it is expected to last."""
+    base = small(
+        load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0, "faults.link_tail_share": 0.0}
+    )
+    contacts = prepare(base).contacts
+    a, b = (contacts.names[n] for n in contacts.link_ends[prepare(base).world.window_links[0, 0]])
+    (tmp_path / "log.csv").write_text(f"subject,a,b,start_s,end_s\nlink,{a},{b},0,9999\n")
+    sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(tmp_path / "log.csv")})), 1, "train")
+    sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
+    for _ in range(10):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    longest_s = base.faults.link_down_max_s
+    assert sim.imagine(0).trace.link_down_s[0, 0, 0].tolist() == [0.0, 10 * base.epoch_s + longest_s]
+
+
 def test_rain_slows_the_downlink_and_nothing_else():
     dry = small(load_scenario("WalkerOutage"), **{"ground.downlink": "ka", "ground.share": 0.05})
     wet = dry.replace(**{"faults.rain": True})
