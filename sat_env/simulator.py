@@ -516,6 +516,12 @@ class Simulator:
         """
         if which is None:
             which = np.arange(self.worlds)
+        for window in np.atleast_1d([] if windows is None else windows):
+            if window not in self.windows:
+                raise ValueError(
+                    f"window = {window}: must be in {self.windows.start}..{self.windows.stop - 1}, "
+                    f"the {self.split} windows"
+                )
         if seeds is not None:
             self.seeds[which] = seeds
             self.episodes[which] = 0
@@ -523,12 +529,6 @@ class Simulator:
         if windows is None:
             draw_windows(which, self.seeds, self.episodes, self.windows.start, len(self.windows), chosen)
         else:
-            for window in np.atleast_1d(windows):
-                if window not in self.windows:
-                    raise ValueError(
-                        f"window = {window}: must be in {self.windows.start}..{self.windows.stop - 1}, "
-                        f"the {self.split} windows"
-                    )
             chosen[which] = windows
         while True:
             contacts = self.prepared.contacts

@@ -196,6 +196,21 @@ def test_bad_arguments_are_named():
             world.reset(seed=0, options={"windw": 1})
 
 
+@pytest.mark.parametrize("make", [lambda: SatEnv("WalkerOutage"), lambda: SatVectorEnv(2, "WalkerOutage")])
+def test_a_refused_reset_changes_nothing(make):
+    env, other = make(), make()
+    with pytest.raises(ValueError, match="window = 99"):
+        env.reset(seed=4, options={"window": 99})
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.step(env.action_space.sample())
+    for world in (env, other):
+        world.reset(seed=3)
+    with pytest.raises(ValueError, match="window = 99"):
+        env.reset(seed=4, options={"window": 99})
+    mine, theirs = env.reset()[0], other.reset()[0]  # the second episode of seed 3
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.parametrize(
     ("plan", "seed", "message"),
     [
