@@ -175,7 +175,9 @@ def _level_indices(scenario: Scenario, table: CompressionTable) -> list[int]:
 def _block_memory(scenario: Scenario, profile: ModelProfile) -> Array:
     """Return weights and KV cache of each block (L,), for the largest job."""
     jobs = scenario.jobs
-    resident_tokens = jobs.items * (1 + jobs.burst) * (jobs.prompt_tokens + jobs.generated_tokens)
+    requests = jobs.items * (1 + jobs.burst)
+    requests = max(requests, round(requests), 1)  # a trace rounds them, to at least one
+    resident_tokens = requests * (jobs.prompt_tokens + jobs.generated_tokens)
     return np.asarray(profile.weight_bytes + profile.kv_bytes_per_token * resident_tokens)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import simulator
 
 from sat_env.compression.table import load_table, save_table
 from sat_env.env import SatEnv
@@ -239,6 +240,17 @@ def test_a_measured_model_is_no_language_model(tmp_path):
     measured = {"model.profile": str(tmp_path / "mine.csv"), "jobs.kind": "llm"}
     with pytest.raises(ScenarioError, match=r"model\.profile = .*mine\.csv.: must be a language model"):
         prepare(load_scenario("WalkerOutage").replace(**measured))
+
+
+@pytest.mark.parametrize(("items", "burst"), [(0.3, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
+def test_memory_is_kept_for_the_keys_and_values_of_the_largest_job_a_trace_holds(items, burst):
+    llm = {"jobs.kind": "llm", "model.profile": "llama-3.2-1b", "payload.memory_bytes": 8e9}
+    short = {"windows": 5, "episode_epochs": 20, "jobs.items": items, "jobs.burst": burst}
+    prepared = prepare(load_scenario("WalkerDynamic").replace(**llm, **short))
+    largest = simulator(prepared, worlds=4).trace.items.max()
+    tokens = prepared.scenario.jobs.prompt_tokens + prepared.scenario.jobs.generated_tokens
+    needed = prepared.profile.weight_bytes + prepared.profile.kv_bytes_per_token * largest * tokens
+    assert (prepared.world.block_memory_bytes >= needed).all()
 
 
 def test_fault_levels_are_a_base_that_fields_change():
