@@ -119,15 +119,30 @@ class Prepared:
         return Handle(self.world)
 
 
-@functools.lru_cache(maxsize=16)
 def prepare(scenario: Scenario) -> Prepared:
-    """Compute all that depends on the scenario alone. Cached: every environment of a scenario shares it.
+    """Compute all that depends on the scenario alone.
+
+    Cached while the files it names stay as they are: every environment of a scenario shares it.
 
     Raises
     ------
     ScenarioError
         A block larger than any memory, an unknown level, or a field refused while orbits are computed.
     """
+    model = scenario.model
+    named = (
+        getattr(scenario.motion, "file", ""),
+        scenario.faults.outage_log,
+        model.profile,
+        model.compression,
+    )
+    stats = [path.stat() for path in map(Path, named) if path.is_file()]
+    return _prepare(scenario, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+
+
+@functools.lru_cache(maxsize=16)
+def _prepare(scenario: Scenario, _changed: tuple[tuple[int, int], ...]) -> Prepared:
+    """Do what `prepare` does; `_changed` tells files that changed from the ones read before."""
     profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)

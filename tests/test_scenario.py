@@ -242,6 +242,18 @@ def test_a_measured_model_is_no_language_model(tmp_path):
         prepare(load_scenario("WalkerOutage").replace(**measured))
 
 
+def test_a_file_that_changed_is_read_again(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    text = MEASURED_WORLD.replace("PATH", (tmp_path / "mine.csv").as_posix())
+    (tmp_path / "Mine.toml").write_text(text, encoding="utf-8")
+    scenario = load_scenario(str(tmp_path / "Mine.toml"))
+    first = prepare(scenario)
+    assert prepare(scenario) is first
+    (tmp_path / "mine.csv").write_text(MEASURED.replace("0.02", "0.025"), encoding="utf-8")
+    again = prepare(scenario)
+    assert again.world.block_flops[0] == pytest.approx(1.25 * first.world.block_flops[0])
+
+
 @pytest.mark.parametrize(("items", "burst"), [(0.3, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
 def test_memory_is_kept_for_the_keys_and_values_of_the_largest_job_a_trace_holds(items, burst):
     llm = {"jobs.kind": "llm", "model.profile": "llama-3.2-1b", "payload.memory_bytes": 8e9}

@@ -327,7 +327,7 @@ def test_recorded_outages_are_played_back(tmp_path):
         assert down[:2] == ([[30.0, 70.0], [200.0, 300.0]] if w == 0 else [[200.0, 300.0], [np.inf, np.inf]])
     log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
     with pytest.raises(ValueError, match="line 2 = 'nobody'"):
-        prepare(base.replace(**{"faults.outage_log": str(log), "episode_epochs": 21}))
+        prepare(base.replace(**{"faults.outage_log": str(log)}))
 
 
 def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_path):
