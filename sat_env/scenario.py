@@ -623,7 +623,7 @@ def load_scenario(name_or_file: str | os.PathLike[str]) -> Scenario:
         path = SCENARIO_DIR / f"{given}.toml"
         require(path.is_file(), "scenario", given, allowed)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"scenario file = {str(path)!r}: must be valid TOML ({error})") from None
     require(len(data) > 0, "scenario file", str(path), "a TOML file that sets at least one field")

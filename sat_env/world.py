@@ -337,7 +337,7 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
     require(Path(path).is_file(), "faults.outage_log", path, "an existing CSV file")
     index = {name: node for node, name in enumerate(contacts.names)}
     rows: list[tuple[float, float, float]] = []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         for number, row in enumerate(csv.DictReader(file), start=2):
             where = f"faults.outage_log line {number}"
             require(set(row) == set(LOG_COLUMNS), where, list(row), f"the columns {', '.join(LOG_COLUMNS)}")

@@ -176,6 +176,8 @@ def test_toml_file(tmp_path):
     path = tmp_path / "Mine.toml"
     path.write_text('description = "x"\n[motion]\nkind = "walker"\n', encoding="utf-8")
     assert load_scenario(str(path)).name == "Mine"
+    (tmp_path / "Marked.toml").write_text('description = "x"\n', encoding="utf-8-sig")  # as some editors do
+    assert load_scenario(tmp_path / "Marked.toml").description == "x"
     assert load_scenario(path) == SatEnv(path).scenario == load_scenario(str(path))
     with pytest.raises(
         ScenarioError, match=r"^scenario = 3: must be one of .*, or the path of a \.toml file$"

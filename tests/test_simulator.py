@@ -312,7 +312,8 @@ def test_recorded_outages_are_played_back(tmp_path):
     a, b = (contacts.names[node] for node in contacts.link_ends[link])
     log = tmp_path / "log.csv"
     log.write_text(
-        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,200,300\n"
+        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,200,300\n",
+        encoding="utf-8-sig",  # as spreadsheets do
     )
     sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(log)})), 1, "train")
     sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
