@@ -16,6 +16,7 @@ from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
 from sat_env.handles import Handle
+from sat_env.network.chain import RULES, Rule
 from sat_env.network.ground import rain_keep, rain_parameters
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
@@ -122,7 +123,7 @@ class Prepared:
 def prepare(scenario: Scenario) -> Prepared:
     """Compute all that depends on the scenario alone.
 
-    Cached while the files it names stay as they are: every environment of a scenario shares it.
+    Cached while the files and the chain rule it names stay as they are: every environment of a scenario shares it.
 
     Raises
     ------
@@ -137,12 +138,13 @@ def prepare(scenario: Scenario) -> Prepared:
         model.compression,
     )
     stats = [path.stat() for path in map(Path, named) if path.is_file()]
-    return _prepare(scenario, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+    written = tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+    return _prepare(scenario, RULES[scenario.chain.rule], written)
 
 
 @functools.lru_cache(maxsize=16)
-def _prepare(scenario: Scenario, _changed: tuple[tuple[int, int], ...]) -> Prepared:
-    """Do what `prepare` does; `_changed` tells files that changed from the ones read before."""
+def _prepare(scenario: Scenario, _rule: Rule, _written: tuple[tuple[int, int], ...]) -> Prepared:
+    """Do what `prepare` does; rule and files of the same name, if they changed, make another entry of the cache."""
     profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)

@@ -10,6 +10,7 @@ from conftest import simulator
 
 from sat_env.compression.table import load_table, save_table
 from sat_env.env import SatEnv
+from sat_env.network.chain import RULES
 from sat_env.plan import Plan
 from sat_env.scenario import (
     FAULT_LEVELS,
@@ -254,6 +255,15 @@ def test_a_file_that_changed_is_read_again(tmp_path):
     (tmp_path / "mine.csv").write_text(MEASURED.replace("0.02", "0.025"), encoding="utf-8")
     again = prepare(scenario)
     assert again.world.block_flops[0] == pytest.approx(1.25 * first.world.block_flops[0])
+
+
+def test_a_rule_that_changed_names_the_slots(monkeypatch):
+    scenario = load_scenario("WalkerDynamic").replace(windows=5, episode_epochs=3)
+    before = prepare(scenario).contacts.chain
+    monkeypatch.setitem(RULES, "ladder", lambda view, source: reversed(view.reached.tolist()))
+    assert not np.array_equal(prepare(scenario).contacts.chain, before)
+    monkeypatch.undo()
+    assert np.array_equal(prepare(scenario).contacts.chain, before)
 
 
 @pytest.mark.parametrize(("items", "burst"), [(0.3, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
