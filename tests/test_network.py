@@ -536,6 +536,14 @@ def test_the_papers_chain_is_a_line_with_its_downlink_at_slot_4():
 # Chains
 
 
+def test_the_ideal_downlink_of_movers_is_as_long_as_they_are_high():
+    """Also far from the equator, where the ground is nearer to the Earth's centre."""
+    ships = variants()["ships"].replace(**{"ground.contact": "always", "ground.stations": ()})
+    plan = contact_plan(ships)
+    assert plan.route_range_km[:, 0, :, -1] == pytest.approx(0.03)
+    assert (plan.route_latency_s >= 0).all()
+
+
 def test_the_sensing_satellite_is_kept_while_it_sees_the_target():
     scenario = load_scenario("WalkerOutage").replace(**SHORT)
     plan = contact_plan(scenario)
