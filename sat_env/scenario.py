@@ -403,6 +403,14 @@ class Faults:
             self.link_tail_max_s,
             f"at least link_tail_min_s = {self.link_tail_min_s}",
         )
+        tail_s = (self.link_tail_min_s + self.link_tail_max_s) / 2
+        down_s = self.link_down_mean_s + self.link_tail_share * (tail_s - self.link_down_mean_s)
+        require(
+            self.link_up_mean_s == 0 or self.link_up_mean_s + down_s >= 1,
+            "faults.link_up_mean_s",
+            self.link_up_mean_s,
+            f"0, or at least 1 s with the mean outage of {down_s:g} s",  # drawing more would not end
+        )
         require(1 <= self.anomaly_factor <= 1000, "faults.anomaly_factor", self.anomaly_factor, "1..1000")
         require(
             self.reset_mtbf_s == 0 or self.reset_mtbf_s >= self.anomaly_factor,

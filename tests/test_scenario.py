@@ -87,6 +87,17 @@ BAD = [
     ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
+    (
+        {
+            "faults": {
+                "link_up_mean_s": 1e-9,
+                "link_down_min_s": 0,
+                "link_down_mean_s": 1e-9,
+                "link_down_max_s": 1,
+            }
+        },
+        "faults.link_up_mean_s = 1e-09: must be 0, or at least 1 s with the mean outage of 1e-09 s",
+    ),
     ({"faults": {"link_tail_min_s": -9.0}}, "faults.link_tail_min_s = -9.0: must be at least 0"),
     ({"links": {"sun_exclusion_deg": 270}}, "links.sun_exclusion_deg = 270.0: must be 0..180"),
     ({"motion": {"kind": "surface", "altitude_km": -0.1}}, "motion.altitude_km = -0.1: must be at least 0"),
