@@ -192,8 +192,8 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         simulator = self.worlds.simulator
         if seeds is None and not self._seeded:
             seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
-        self._seeded = True
         simulator.begin(seeds=seeds, windows=None if window is None else np.array([window]))
+        self._seeded = True
         return self._observation(), {}
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, Flat], float, bool, bool, dict[str, Any]]:
@@ -317,9 +317,9 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
             super().reset(seed=int(seed))
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
-        self._seeded = True
         windows = None if window is None else np.broadcast_to(window, (self.num_envs,))
         self.worlds.simulator.begin(seeds=seeds, windows=windows)
+        self._seeded = True
         return self._observations(self.worlds.observe()), {}
 
     def step(

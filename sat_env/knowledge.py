@@ -369,6 +369,8 @@ def rained_on(factor, rain_db, elevation_deg, range_km):  # type: ignore[no-unty
         return factor
     attenuation_db = rain_at_elevation_db(rain_db, elevation_deg)
     clear_bps = ka_rate_bps(elevation_deg, range_km, 0.0)
+    if clear_bps <= 0.0:  # so low that not even a clear sky lets bits through
+        return 0.0
     return factor * ka_rate_bps(elevation_deg, range_km, attenuation_db) / clear_bps
 
 

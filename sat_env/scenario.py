@@ -106,6 +106,7 @@ class Surface:
 
     def __post_init__(self) -> None:
         _positive(self, "motion", "movers", "radius_km", "speed_m_s")
+        _not_negative(self, "motion", "altitude_km")
         require(
             -85 <= self.center_latitude_deg <= 85,
             "motion.center_latitude_deg",
@@ -219,7 +220,10 @@ class Links:
     def __post_init__(self) -> None:
         require(self.terminals in (2, 3, 4), "links.terminals", self.terminals, "2, 3 or 4")
         _positive(self, "links", "rate_bps", "reference_rate_bps", "reference_km", "max_range_km")
-        _not_negative(self, "links", "acquisition_s", "sun_exclusion_deg", "detect_s", "relay_s")
+        _not_negative(self, "links", "acquisition_s", "detect_s", "relay_s")
+        require(
+            0 <= self.sun_exclusion_deg <= 180, "links.sun_exclusion_deg", self.sun_exclusion_deg, "0..180"
+        )
         require(
             0 < self.cross_plane_max_latitude_deg <= 90,
             "links.cross_plane_max_latitude_deg",
@@ -374,6 +378,7 @@ class Faults:
             "link_up_mean_s",
             "link_down_mean_s",
             "link_down_min_s",
+            "link_tail_min_s",
             "reset_mtbf_s",
             "reboot_s",
             "loss_mtbf_s",
@@ -397,6 +402,14 @@ class Faults:
             "faults.link_tail_max_s",
             self.link_tail_max_s,
             f"at least link_tail_min_s = {self.link_tail_min_s}",
+        )
+        tail_s = (self.link_tail_min_s + self.link_tail_max_s) / 2
+        down_s = self.link_down_mean_s + self.link_tail_share * (tail_s - self.link_down_mean_s)
+        require(
+            self.link_up_mean_s == 0 or self.link_up_mean_s + down_s >= 1,
+            "faults.link_up_mean_s",
+            self.link_up_mean_s,
+            f"0, or at least 1 s with the mean outage of {down_s:g} s",  # drawing more would not end
         )
         require(1 <= self.anomaly_factor <= 1000, "faults.anomaly_factor", self.anomaly_factor, "1..1000")
         require(
@@ -618,7 +631,7 @@ def load_scenario(name_or_file: str | os.PathLike[str]) -> Scenario:
         path = SCENARIO_DIR / f"{given}.toml"
         require(path.is_file(), "scenario", given, allowed)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"scenario file = {str(path)!r}: must be valid TOML ({error})") from None
     require(len(data) > 0, "scenario file", str(path), "a TOML file that sets at least one field")

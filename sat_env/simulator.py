@@ -516,6 +516,12 @@ class Simulator:
         """
         if which is None:
             which = np.arange(self.worlds)
+        for window in np.atleast_1d([] if windows is None else windows):
+            if window not in self.windows:
+                raise ValueError(
+                    f"window = {window}: must be in {self.windows.start}..{self.windows.stop - 1}, "
+                    f"the {self.split} windows"
+                )
         if seeds is not None:
             self.seeds[which] = seeds
             self.episodes[which] = 0
@@ -523,12 +529,6 @@ class Simulator:
         if windows is None:
             draw_windows(which, self.seeds, self.episodes, self.windows.start, len(self.windows), chosen)
         else:
-            for window in np.atleast_1d(windows):
-                if window not in self.windows:
-                    raise ValueError(
-                        f"window = {window}: must be in {self.windows.start}..{self.windows.stop - 1}, "
-                        f"the {self.split} windows"
-                    )
             chosen[which] = windows
         while True:
             contacts = self.prepared.contacts
@@ -550,6 +550,8 @@ class Simulator:
             self._grow_trace(outages, resets)
         self.episodes[which] += 1
         self.over[which] = False
+        if self.worlds - 1 in which:
+            self.job.extent[0] = 0  # the last job was one of an episode before
         self._described = False
 
     @property
@@ -733,7 +735,7 @@ class Simulator:
         was not run. A job that met nothing was run by its end points alone; it is run again in full here.
         """
         stages, by_end_points = (int(value) for value in self.job.extent)
-        if by_end_points:
+        if stages > 0 and by_end_points:
             job, world = self.job, self.world
             job.route_rate_bps[:, 0, :] = job.route_rate_bps[:, 0, :1]
             job.route_links[...] = -1

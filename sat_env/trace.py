@@ -403,10 +403,13 @@ def link_loss_s(key_loss, key_plane, law, link_ends, link, planes):  # type: ign
 
 @part
 def redraw_running(outages, key, link, age_s):  # type: ignore[no-untyped-def]
-    """Draw the length of an outage that has lasted `age_s` so far: by rejection of shorter ones."""
+    """Draw the length of an outage that has lasted `age_s` so far: by rejection of shorter ones.
+
+    One older than any of the law, out of a recorded log, goes on for as long as `residual_outage_s` says.
+    """
     longest_s = max(outages.high_s, outages.tail_high_s if outages.tail_share > 0.0 else 0.0)
     if age_s >= longest_s:
-        return age_s
+        return age_s + longest_s
     counter = np.int64(FAR_COUNTER)
     length_s = down_time_s(outages, key, link, counter)
     while length_s <= age_s:
@@ -504,7 +507,9 @@ def redraw_rest(law, seed, now, t, nodes, planes, anomaly, trace, b, fresh):  # 
             count += 1
         if nodes[v] >= 0 and law.reset_mtbf_s > 0.0:
             fill(fresh, math.inf)
-            draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
+            drawn = draw_resets(key, nodes[v], law, anomaly[:, nodes[v]], horizon_s, fresh)
+            if drawn > fresh.shape[0]:
+                needed = max(needed, drawn)  # the last ones did not fit: drawn again with more room
             for i in range(fresh.shape[0]):
                 if now < fresh[i] < math.inf:
                     if count < trace.reset_s.shape[2]:

@@ -16,6 +16,7 @@ from sat_env.compression.table import CompressionTable, load_table
 from sat_env.energy import Power, power_constants
 from sat_env.faults import OutageLaw, outage_law
 from sat_env.handles import Handle
+from sat_env.network.chain import RULES, Rule
 from sat_env.network.ground import rain_keep, rain_parameters
 from sat_env.network.routes import ContactPlan, contact_plan
 from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_ANY, GROUND_NONE
@@ -119,15 +120,31 @@ class Prepared:
         return Handle(self.world)
 
 
-@functools.lru_cache(maxsize=16)
 def prepare(scenario: Scenario) -> Prepared:
-    """Compute all that depends on the scenario alone. Cached: every environment of a scenario shares it.
+    """Compute all that depends on the scenario alone.
+
+    Cached while the files and the chain rule it names stay as they are: every environment of a scenario shares it.
 
     Raises
     ------
     ScenarioError
         A block larger than any memory, an unknown level, or a field refused while orbits are computed.
     """
+    model = scenario.model
+    named = (
+        getattr(scenario.motion, "file", ""),
+        scenario.faults.outage_log,
+        model.profile,
+        model.compression,
+    )
+    stats = [path.stat() for path in map(Path, named) if path.is_file()]
+    written = tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+    return _prepare(scenario, RULES[scenario.chain.rule], written)
+
+
+@functools.lru_cache(maxsize=16)
+def _prepare(scenario: Scenario, _rule: Rule, _written: tuple[tuple[int, int], ...]) -> Prepared:
+    """Do what `prepare` does; rule and files of the same name, if they changed, make another entry of the cache."""
     profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)
@@ -175,7 +192,9 @@ def _level_indices(scenario: Scenario, table: CompressionTable) -> list[int]:
 def _block_memory(scenario: Scenario, profile: ModelProfile) -> Array:
     """Return weights and KV cache of each block (L,), for the largest job."""
     jobs = scenario.jobs
-    resident_tokens = jobs.items * (1 + jobs.burst) * (jobs.prompt_tokens + jobs.generated_tokens)
+    requests = jobs.items * (1 + jobs.burst)
+    requests = max(requests, round(requests), 1)  # a trace rounds them, to at least one
+    resident_tokens = requests * (jobs.prompt_tokens + jobs.generated_tokens)
     return np.asarray(profile.weight_bytes + profile.kv_bytes_per_token * resident_tokens)
 
 
@@ -320,7 +339,7 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
     require(Path(path).is_file(), "faults.outage_log", path, "an existing CSV file")
     index = {name: node for node, name in enumerate(contacts.names)}
     rows: list[tuple[float, float, float]] = []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         for number, row in enumerate(csv.DictReader(file), start=2):
             where = f"faults.outage_log line {number}"
             require(set(row) == set(LOG_COLUMNS), where, list(row), f"the columns {', '.join(LOG_COLUMNS)}")

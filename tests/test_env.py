@@ -196,6 +196,21 @@ def test_bad_arguments_are_named():
             world.reset(seed=0, options={"windw": 1})
 
 
+@pytest.mark.parametrize("make", [lambda: SatEnv("WalkerOutage"), lambda: SatVectorEnv(2, "WalkerOutage")])
+def test_a_refused_reset_changes_nothing(make):
+    env, other = make(), make()
+    with pytest.raises(ValueError, match="window = 99"):
+        env.reset(seed=4, options={"window": 99})
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.step(env.action_space.sample())
+    for world in (env, other):
+        world.reset(seed=3)
+    with pytest.raises(ValueError, match="window = 99"):
+        env.reset(seed=4, options={"window": 99})
+    mine, theirs = env.reset()[0], other.reset()[0]  # the second episode of seed 3
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.parametrize(
     ("plan", "seed", "message"),
     [
@@ -313,3 +328,14 @@ def test_the_timeline_is_that_of_the_last_job():
             assert end[-1, -1] - t * 20.0 == pytest.approx(info["latency_s"], rel=1e-9)
         assert (timeline["send_end_s"] >= timeline["send_start_s"]).all()
         assert (start[1:] >= timeline["send_start_s"]).all()
+
+
+def test_the_timeline_is_empty_before_the_first_job_of_an_episode():
+    """Also after an episode whose last job met nothing and was run by its end points alone."""
+    env = SatEnv(load_scenario("PaperStatic").replace(windows=5))
+    for _ in range(2):
+        env.reset(seed=5)
+        assert all(times.shape == (0, 8) for name, times in env.timeline().items() if "compute" in name)
+        for _ in range(3):
+            env.step(np.array([0, 12, 24, 36, 48, *[1] * 5]))
+        assert env.worlds.simulator.job.extent[1] == 1

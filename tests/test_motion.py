@@ -308,6 +308,20 @@ def test_files_of_all_formats_give_the_same_satellites(tmp_path):
         np.testing.assert_allclose(mover.positions_km(times), movers[0].positions_km(times), atol=0.05)
 
 
+@pytest.mark.parametrize("kind", ["json", "csv", "xml", "tle", "2le"])
+def test_a_byte_order_mark_changes_nothing(tmp_path, kind):
+    fields = [export_omm(r, f"SAT {r.satnum}") for r in RECORDS]
+    lines = [f"SAT {r.satnum}\n" * (kind == "tle") + "\n".join(export_tle(r)) for r in RECORDS]
+    rows = [",".join(fields[0]), *(",".join(map(str, one.values())) for one in fields)]
+    text = {"json": json.dumps(fields), "csv": "\n".join(rows), "xml": omm_xml(fields)}
+    plain, marked = tmp_path / f"plain.{kind}", tmp_path / f"marked.{kind}"
+    plain.write_text(text.get(kind, "\n".join(lines)), encoding="utf-8")
+    marked.write_text(plain.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    mover, same = (motion.build(Elements(file=str(path))) for path in (plain, marked))
+    assert mover.names == same.names
+    np.testing.assert_array_equal(mover.positions_km([0.0]), same.positions_km([0.0]))
+
+
 def omm_xml(fields: list[dict]) -> str:
     groups = {
         "metadata": ("OBJECT_NAME", "OBJECT_ID"),
@@ -363,6 +377,10 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
         ),
         "empty.csv": ("", "a file with at least one satellite"),
         "broken.json": ("[{", "a readable OMM file"),
+        "nan.json": (
+            json.dumps([export_omm(RECORDS[0], "A") | {"ECCENTRICITY": float("nan")}]),
+            "record 1: not a valid OMM: ECCENTRICITY = nan: must be a finite number",
+        ),
         "lacking.csv": (
             "OBJECT_NAME,EPOCH\nA,2026-01-01T00:00:00\n",
             "record 1: not a valid OMM: lacks 'NORAD_CAT_ID'",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from itertools import combinations, pairwise
+from itertools import combinations, cycle, pairwise
 from pathlib import Path
 
 import networkx as nx
@@ -536,6 +536,14 @@ def test_the_papers_chain_is_a_line_with_its_downlink_at_slot_4():
 # Chains
 
 
+def test_the_ideal_downlink_of_movers_is_as_long_as_they_are_high():
+    """Also far from the equator, where the ground is nearer to the Earth's centre."""
+    ships = variants()["ships"].replace(**{"ground.contact": "always", "ground.stations": ()})
+    plan = contact_plan(ships)
+    assert plan.route_range_km[:, 0, :, -1] == pytest.approx(0.03)
+    assert (plan.route_latency_s >= 0).all()
+
+
 def test_the_sensing_satellite_is_kept_while_it_sees_the_target():
     scenario = load_scenario("WalkerOutage").replace(**SHORT)
     plan = contact_plan(scenario)
@@ -575,6 +583,12 @@ def test_a_rule_of_ones_own(monkeypatch):
     plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT, **{"chain.rule": "line"}))
     near = plan.topology.neighbours[plan.chain[0, 0]]
     assert set(plan.chain[0, 1:4]) == set(near[near >= 0])  # padded with the nearest
+
+
+def test_a_rule_that_names_the_same_for_ever_is_padded_like_one_that_names_too_few(monkeypatch):
+    monkeypatch.setitem(chains.RULES, "line", lambda view, source: cycle([source]))
+    plan = contact_plan(load_scenario("WalkerOutage").replace(**SHORT, **{"chain.rule": "line"}))
+    assert all(len(set(slots)) == plan.chain.shape[1] for slots in plan.chain.tolist())
 
 
 def test_slots_that_cannot_be_filled_are_refused_with_the_epoch():

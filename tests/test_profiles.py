@@ -362,3 +362,10 @@ def test_torch_module_refuses_unknown_and_reordered_blocks() -> None:
         profile_from_module(module, torch.zeros(1, 4), blocks=["7"])
     with pytest.raises(ValueError, match=r"blocks run as \['0', '1'\]; allowed: \['1', '0'\]"):
         profile_from_module(module, torch.zeros(1, 4), blocks=["1", "0"])
+
+    class Pair(torch.nn.Sequential):
+        def forward(self, x):
+            return (super().forward(x),)
+
+    with pytest.raises(ValueError, match="output of the module is a tuple; allowed: a tensor"):
+        profile_from_module(Pair(torch.nn.Linear(4, 4)), torch.zeros(1, 4))

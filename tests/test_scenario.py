@@ -6,9 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import simulator
 
 from sat_env.compression.table import load_table, save_table
 from sat_env.env import SatEnv
+from sat_env.network.chain import RULES
 from sat_env.plan import Plan
 from sat_env.scenario import (
     FAULT_LEVELS,
@@ -85,6 +87,20 @@ BAD = [
     ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
+    (
+        {
+            "faults": {
+                "link_up_mean_s": 1e-9,
+                "link_down_min_s": 0,
+                "link_down_mean_s": 1e-9,
+                "link_down_max_s": 1,
+            }
+        },
+        "faults.link_up_mean_s = 1e-09: must be 0, or at least 1 s with the mean outage of 1e-09 s",
+    ),
+    ({"faults": {"link_tail_min_s": -9.0}}, "faults.link_tail_min_s = -9.0: must be at least 0"),
+    ({"links": {"sun_exclusion_deg": 270}}, "links.sun_exclusion_deg = 270.0: must be 0..180"),
+    ({"motion": {"kind": "surface", "altitude_km": -0.1}}, "motion.altitude_km = -0.1: must be at least 0"),
     ({"faults": {"anomaly_factor": 1e300}}, "faults.anomaly_factor = 1e+300: must be 1..1000"),
     (
         {"faults": {"reset_mtbf_s": 1e-9}},
@@ -172,6 +188,8 @@ def test_toml_file(tmp_path):
     path = tmp_path / "Mine.toml"
     path.write_text('description = "x"\n[motion]\nkind = "walker"\n', encoding="utf-8")
     assert load_scenario(str(path)).name == "Mine"
+    (tmp_path / "Marked.toml").write_text('description = "x"\n', encoding="utf-8-sig")  # as some editors do
+    assert load_scenario(tmp_path / "Marked.toml").description == "x"
     assert load_scenario(path) == SatEnv(path).scenario == load_scenario(str(path))
     with pytest.raises(
         ScenarioError, match=r"^scenario = 3: must be one of .*, or the path of a \.toml file$"
@@ -236,6 +254,38 @@ def test_a_measured_model_is_no_language_model(tmp_path):
     measured = {"model.profile": str(tmp_path / "mine.csv"), "jobs.kind": "llm"}
     with pytest.raises(ScenarioError, match=r"model\.profile = .*mine\.csv.: must be a language model"):
         prepare(load_scenario("WalkerOutage").replace(**measured))
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
+    text = MEASURED_WORLD.replace("PATH", (tmp_path / "mine.csv").as_posix())
+    (tmp_path / "Mine.toml").write_text(text, encoding="utf-8")
+    scenario = load_scenario(str(tmp_path / "Mine.toml"))
+    first = prepare(scenario)
+    assert prepare(scenario) is first
+    (tmp_path / "mine.csv").write_text(MEASURED.replace("0.02", "0.025"), encoding="utf-8")
+    again = prepare(scenario)
+    assert again.world.block_flops[0] == pytest.approx(1.25 * first.world.block_flops[0])
+
+
+def test_a_rule_that_changed_names_the_slots(monkeypatch):
+    scenario = load_scenario("WalkerDynamic").replace(windows=5, episode_epochs=3)
+    before = prepare(scenario).contacts.chain
+    monkeypatch.setitem(RULES, "ladder", lambda view, source: reversed(view.reached.tolist()))
+    assert not np.array_equal(prepare(scenario).contacts.chain, before)
+    monkeypatch.undo()
+    assert np.array_equal(prepare(scenario).contacts.chain, before)
+
+
+@pytest.mark.parametrize(("items", "burst"), [(0.3, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
+def test_memory_is_kept_for_the_keys_and_values_of_the_largest_job_a_trace_holds(items, burst):
+    llm = {"jobs.kind": "llm", "model.profile": "llama-3.2-1b", "payload.memory_bytes": 8e9}
+    short = {"windows": 5, "episode_epochs": 20, "jobs.items": items, "jobs.burst": burst}
+    prepared = prepare(load_scenario("WalkerDynamic").replace(**llm, **short))
+    largest = simulator(prepared, worlds=4).trace.items.max()
+    tokens = prepared.scenario.jobs.prompt_tokens + prepared.scenario.jobs.generated_tokens
+    needed = prepared.profile.weight_bytes + prepared.profile.kv_bytes_per_token * largest * tokens
+    assert (prepared.world.block_memory_bytes >= needed).all()
 
 
 def test_fault_levels_are_a_base_that_fields_change():

@@ -288,6 +288,23 @@ def test_imagined_satellites_are_lost_as_often_as_true_ones_and_take_their_links
                 assert last[0] <= link_s and last[1] == np.inf
 
 
+def test_imagined_resets_come_until_the_end_however_few_came_so_far():
+    """A future is drawn from the start of the episode on: what it holds before now takes no room from the rest."""
+    prepared = prepare(
+        small(load_scenario("WalkerOutage"), **{"faults.reset_mtbf_s": 20.0, "faults.anomaly_factor": 1.0})
+    )
+    sim = simulator(prepared, seed=1)
+    for _ in range(14):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    sim.trace = sim.trace._replace(reset_s=np.full((1, sim.trace.reset_s.shape[1], 1), np.inf))
+    sim._point()
+    now_s, horizon_s = 14 * sim.world.epoch_s, sim.trace.downlink_factor.shape[1] * sim.world.epoch_s
+    resets_s = sim.imagine(1).trace.reset_s[0, sim.world.window_nodes[sim.trace.window[0]] >= 0]
+    late = (resets_s > 0.5 * (now_s + horizon_s)) & (resets_s < horizon_s)
+    early = (resets_s > now_s) & (resets_s <= 0.5 * (now_s + horizon_s))
+    assert 0.8 < late.sum() / early.sum() < 1.25
+
+
 def test_recorded_outages_are_played_back(tmp_path):
     base = small(load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0})
     contacts = prepare(base).contacts
@@ -295,7 +312,8 @@ def test_recorded_outages_are_played_back(tmp_path):
     a, b = (contacts.names[node] for node in contacts.link_ends[link])
     log = tmp_path / "log.csv"
     log.write_text(
-        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,200,300\n"
+        f"subject,a,b,start_s,end_s\nlink,{a},{b},30,50\nlink,{b},{a},45,70\nsatellite,{a},,200,300\n",
+        encoding="utf-8-sig",  # as spreadsheets do
     )
     sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(log)})), 1, "train")
     sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
@@ -310,7 +328,23 @@ def test_recorded_outages_are_played_back(tmp_path):
         assert down[:2] == ([[30.0, 70.0], [200.0, 300.0]] if w == 0 else [[200.0, 300.0], [np.inf, np.inf]])
     log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
     with pytest.raises(ValueError, match="line 2 = 'nobody'"):
-        prepare(base.replace(**{"faults.outage_log": str(log), "episode_epochs": 21}))
+        prepare(base.replace(**{"faults.outage_log": str(log)}))
+
+
+def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_path):
+    """What is seen as down must not be imagined as up at once: the problem says how long it is expected to last."""
+    base = small(
+        load_scenario("WalkerOutage"), **{"faults.link_up_mean_s": 0.0, "faults.link_tail_share": 0.0}
+    )
+    contacts = prepare(base).contacts
+    a, b = (contacts.names[n] for n in contacts.link_ends[prepare(base).world.window_links[0, 0]])
+    (tmp_path / "log.csv").write_text(f"subject,a,b,start_s,end_s\nlink,{a},{b},0,9999\n")
+    sim = Simulator(prepare(base.replace(**{"faults.outage_log": str(tmp_path / "log.csv")})), 1, "train")
+    sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
+    for _ in range(10):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    longest_s = base.faults.link_down_max_s
+    assert sim.imagine(0).trace.link_down_s[0, 0, 0].tolist() == [0.0, 10 * base.epoch_s + longest_s]
 
 
 def test_rain_slows_the_downlink_and_nothing_else():
@@ -331,6 +365,22 @@ def test_rain_slows_the_downlink_and_nothing_else():
     assert (theirs.problems.rate_bps[0, :, slots] < mine.problems.rate_bps[0, :, slots]).any()
     between = np.triu_indices(slots, 1)
     assert np.array_equal(mine.problems.rate_bps[0][between], theirs.problems.rate_bps[0][between])
+
+
+def test_rain_opens_no_contact_that_carries_nothing_under_a_clear_sky():
+    """Near the horizon the gas alone stops the carrier: there is no clear-sky rate to take a share of."""
+    low = {"ground.downlink": "ka", "ground.elevation_mask_deg": 0.0, "faults.rain": True}
+    sim = simulator(prepare(small(load_scenario("WalkerOutage"), **low)), worlds=16)
+    dark = 0
+    while not sim.over.all():
+        here = sim.problems.epoch
+        clear_bps = sim.world.downlink_bps[here, 0, 0]
+        seen = sim.problems.rate_bps[:, :, sim.slots]
+        shut = (sim.world.route_station[here, 0, :, sim.slots] >= 0) & (clear_bps == 0.0)
+        dark += shut.sum()
+        assert (seen[shut] == 0.0).all() and np.isfinite(seen).all()
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    assert dark > 0
 
 
 def test_a_good_downlink_does_not_speed_up_the_links_before_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,9 @@ from sat_env.scenario import Elements, ScenarioError, require
 SAME_SHELL_REV_DAY = 0.01  # a satellite that drifts 3.6 deg a day against the others is not on station
 SAME_PLANE_DEG = 1.5  # largest gap of ascending nodes within a plane: real planes scatter by < 0.8 deg
 CHUNK_EPOCHS = 256  # bounds the memory of SGP4's outputs
+ORBIT_FIELDS = (
+    "MEAN_MOTION", "ECCENTRICITY", "INCLINATION", "RA_OF_ASC_NODE", "ARG_OF_PERICENTER", "MEAN_ANOMALY", "BSTAR",
+)  # fmt: skip
 SATNUM_MAX = 339999  # what SGP4's record holds; the number plays no part in propagation
 
 
@@ -117,7 +121,7 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
     """
     require(path.is_file(), "motion.file", str(path), "an existing OMM (.csv, .json, .xml) or TLE file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some tools write a byte order mark
     except UnicodeDecodeError:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be text") from None
     if path.suffix.lower() not in (".csv", ".json", ".xml"):
@@ -139,7 +143,7 @@ def _omm_fields(path: Path, text: str) -> Iterable[dict[str, Any]]:
     try:
         if path.suffix.lower() == ".json":
             return list(json.loads(text))
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             return list(omm.parse_csv(file) if path.suffix.lower() == ".csv" else omm.parse_xml(file))
     except (ValueError, SyntaxError, AttributeError, TypeError) as error:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be a readable OMM file ({error})") from None
@@ -158,6 +162,9 @@ def _from_omm(path: Path, number: int, fields: dict[str, Any]) -> tuple[str, str
             "NORAD_CAT_ID": catalogue if catalogue <= SATNUM_MAX else 0,
         }
         omm.initialize(record, plain)
+        for field in ORBIT_FIELDS:
+            if not math.isfinite(float(fields[field])):
+                raise ValueError(f"{field} = {fields[field]!r}: must be a finite number")
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ScenarioError(f"{path}, record {number}: not a valid OMM: {what}") from None

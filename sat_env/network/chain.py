@@ -91,13 +91,9 @@ def _along(step: Ints, node: int) -> Iterator[int]:
 def choose_slots(rule: Rule, view: View, source: int, slots: int) -> list[int]:
     """Return the first `slots` different reachable nodes that the rule names, padded with the nearest."""
     open_to = set(view.reached.tolist())
-    named = (node for node in joined(rule(view, source), view.reached.tolist()) if node in open_to)
-    return list(islice(dict.fromkeys(_limit(named, len(view.topology.ahead))), slots))
-
-
-def _limit(nodes: Iterator[int], n_nodes: int) -> Iterator[int]:
-    """Bound what is read of a rule: a rule that repeats itself must not run for ever."""
-    return islice(nodes, 4 * n_nodes)
+    named = islice(rule(view, source), 4 * len(view.topology.ahead))  # one that repeats itself must end too
+    wanted = (node for node in joined(named, view.reached.tolist()) if node in open_to)
+    return list(islice(dict.fromkeys(wanted), slots))
 
 
 def sensing_nodes(chain: Chain, positions_km: Floats) -> Ints:

@@ -212,8 +212,8 @@ def look_at_sky(scenario: Scenario, mover: motion.Mover, topology: Topology, tim
 
 
 def downlinks_of(scenario: Scenario, positions_km: Floats) -> Downlinks:
-    """Put the ground segment in numbers; positions (N, 3) give the height of an ideal overhead pass."""
-    ground, slots = scenario.ground, scenario.chain.slots
+    """Put the ground segment in numbers; positions (N, 3) of satellites give the height of an ideal overhead pass."""
+    moves, ground, slots = scenario.motion, scenario.ground, scenario.chain.slots
     always = ground.contact == "always"
     places, zeniths = (
         station_positions_km(ground.stations) if not always else (np.zeros((1, 3)), np.zeros((1, 3)))
@@ -224,7 +224,10 @@ def downlinks_of(scenario: Scenario, positions_km: Floats) -> Downlinks:
         ground.rate_bps * ground.share if ground.downlink == "fixed" else 0.0,
         ground.share,
         (scenario.chain.exit_slot or slots) - 1 if always else -1,
-        float(np.linalg.norm(positions_km, axis=-1).mean()) - EARTH_RADIUS_KM,
+        # Where movers fly, the ellipsoid may lie lower than the equator by more than their height.
+        moves.altitude_km
+        if isinstance(moves, Surface)
+        else float(np.linalg.norm(positions_km, axis=-1).mean()) - EARTH_RADIUS_KM,
     )
 
 

@@ -601,6 +601,8 @@ def profile_from_module(
         inside = [index for index, block in enumerate(blocks) if f"{path}.".startswith(f"{block}.")]
         home = inside[0] if inside else called_in.get(owner, 0)
         parameters[home].update(owner.parameters(recurse=False))
+    if not isinstance(result, torch.Tensor):
+        raise ValueError(f"output of the module is a {type(result).__name__}; allowed: a tensor")
     flops_at_edges = np.array([0.0, *flops_before[1:], counter.get_total_flops()])
     entries[-1] = result.numel() / n_items
     return ModelProfile(
