@@ -111,12 +111,13 @@ class Prepared:
     profile: ModelProfile
     table: CompressionTable
     levels: tuple[str, ...]
-    world: World
+    world: World  # what policies are shown: it does not hold `logged`
+    logged: Array  # (n, 3) outages of a recorded log, see `logged_outages`
 
     @functools.cached_property
     def handle(self) -> Handle:
-        """`world` as the kernels take it."""
-        return Handle(self.world)
+        """`world` as the kernels take it, with what is recorded of the future for traces to be drawn with."""
+        return Handle(self.world._replace(law=self.world.law._replace(logged=self.logged)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -140,6 +141,7 @@ def prepare(scenario: Scenario) -> Prepared:
         table=table,
         levels=tuple(table.levels[r].name for r in levels),
         world=_world(scenario, contacts, profile, table, levels),
+        logged=logged_outages(scenario.faults.outage_log, contacts),
     )
 
 
@@ -299,7 +301,7 @@ def _world(
             rain_log_mean=np.array([mean for mean, _ in rain] or [0.0]),
             rain_log_sigma=np.array([sigma for _, sigma in rain] or [0.0]),
             rain_keep=rain_keep(scenario.epoch_s),
-            logged=logged_outages(scenario.faults.outage_log, contacts),
+            logged=np.zeros((0, 3)),
         ),
     )
 

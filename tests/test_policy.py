@@ -115,6 +115,26 @@ def test_a_policy_cannot_reach_the_simulator(short):
     assert not any(np.shares_memory(mine, theirs) for mine in held for theirs in live)
 
 
+def test_a_policy_is_not_shown_the_outages_of_a_log(short, tmp_path):
+    names = prepare(short).contacts.names
+    log = tmp_path / "log.csv"
+    log.write_text(f"subject,a,b,start_s,end_s\nsatellite,{names[0]},,1234.5,2345.25\n")
+    sim = Simulator(prepare(short.replace(**{"faults.outage_log": str(log)})), 1, "train")
+    sim.begin(seeds=np.array([1], np.uint64))
+
+    def numbers(value):
+        if isinstance(value, tuple):
+            for part in value:
+                yield from numbers(part)
+        elif isinstance(value, np.ndarray):
+            yield from value.ravel().tolist()
+        else:
+            yield value
+
+    shown = sim.problem()
+    assert not {1234.5, 2345.25} & set(numbers((shown.world, shown.problems, shown.costs)))
+
+
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
