@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,9 +141,23 @@ def prepare(scenario: Scenario) -> Prepared:
         profile=profile,
         table=table,
         levels=tuple(table.levels[r].name for r in levels),
-        world=_world(scenario, contacts, profile, table, levels),
+        world=_read_only(_world(scenario, contacts, profile, table, levels)),
         logged=logged_outages(scenario.faults.outage_log, contacts),
     )
+
+
+def _read_only(world: World) -> World:
+    """Return the world, its arrays closed to writing: policies are shown the very arrays that others are run on."""
+
+    def close(values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            elif isinstance(value, tuple):
+                close(value)
+
+    close(world)
+    return world
 
 
 def load_model(scenario: Scenario) -> ModelProfile:
