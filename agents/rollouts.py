@@ -188,12 +188,15 @@ class Chooser:
             weights = {name: found[name] for name in Ensemble._fields}
             if len(weights["mean"]) != PAIR:
                 raise ValueError(
-                    f"agent = {str(path)!r}: knows {len(weights['mean'])} numbers of a candidate, must know {PAIR}; "
-                    "train it again"
+                    f"it knows {len(weights['mean'])} numbers of a candidate, must know {PAIR}; train it again"
                 )
             weights |= {name: float(weights[name]) for name in ("unit", "middle")}
             rule = PriceRule(found["rule"]) if "rule" in found else None
-            return cls(Ensemble(**weights), float(found["margin_s"]), rule)
+            chooser = cls(Ensemble(**weights), float(found["margin_s"]), rule)
+        chooser.predict(
+            np.zeros((1, PAIR), np.float32)
+        )  # weights of other shapes fail here, not in an episode
+        return chooser
 
 
 class Rollouts:
