@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from sat_env.commands import fail_cleanly, swap_model
+from sat_env.commands import fail_cleanly, new_console, swap_model
 from sat_env.evaluation.results import load_results
 from sat_env.evaluation.runner import world_of
 from sat_env.scenario import load_scenario
@@ -359,6 +359,11 @@ def test_an_agent_of_the_zoo_says_that_it_was_trained_on_another_world(tmp_path)
     assert played.returncode == 0, played.stderr
     assert played.stdout.count("zoo:rollouts was trained on WalkerOutage") == 1
     assert played.stdout.count("a job:") == 1  # of the changed world; what ships needs no description
+
+
+def test_brackets_in_a_name_are_no_markup(capsys):
+    new_console().print("run folder: runs/[bold]mine[/x]")
+    assert capsys.readouterr().out == "run folder: runs/[bold]mine[/x]\n"
 
 
 def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):
