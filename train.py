@@ -348,7 +348,8 @@ def read_config(folder: Path, option: str) -> tuple[Algorithm, Scenario, Config,
     Raises
     ------
     ValueError
-        Not a run folder, or one whose config.json train.py did not write.
+        Not a run folder, one whose config.json train.py did not write, or, to resume, one of a world that is
+        another by now: of newer elements, say.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -361,11 +362,19 @@ def read_config(folder: Path, option: str) -> tuple[Algorithm, Scenario, Config,
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed = {seed!r}, must be an integer, at least 0")
         config = type(DEFAULTS[algorithm])(**checked(saved["config"], algorithm))
-        return algorithm, scenario_from_dict(saved["scenario"]), config, Constants(**saved["constants"]), seed
+        scenario, constants = scenario_from_dict(saved["scenario"]), Constants(**saved["constants"])
+        begun_in, now = saved["scenario_hash"], scenario.hash()
     except KeyError as error:
         reason = f"{error} is missing"
     except (AttributeError, TypeError, ValueError) as error:  # among them what is no JSON
         reason = str(error)
+    else:
+        if option == "resume" and begun_in != now:
+            raise ValueError(
+                f"resume = {str(folder)!r}: its files make {scenario.name} another world ({now}) than it was "
+                f"begun in; must be as they were ({begun_in})"
+            )
+        return algorithm, scenario, config, constants, seed
     raise ValueError(f"{option} = {str(folder)!r}: config.json must be as train.py wrote it ({reason})")
 
 

@@ -172,6 +172,25 @@ def test_resume_refuses_the_same_run_twice(begun):
     assert f"resume = '{begun}': must differ from '{begun}' in its seed" in line
 
 
+def test_resume_refuses_a_world_whose_files_have_changed(tmp_path):
+    import train
+    from agents.models import Run
+
+    table = tmp_path / "table.json"
+    shipped = ROOT / "sat_env" / "compression" / "tables" / "digits-vit.json"
+    table.write_bytes(shipped.read_bytes())
+    scenario = load_scenario("PaperStatic").replace(**{"model.compression": str(table)})
+    (tmp_path / "begun").mkdir()
+    begun = Run("rollouts", scenario, train.RolloutConfig(), train.tuned_constants(scenario), 0)
+    train.write_config(tmp_path / "begun", begun, None)
+    was = scenario.hash()
+    figures = json.loads(table.read_text())
+    figures["levels"][1]["bits_per_entry"] *= 1.5
+    table.write_text(json.dumps(figures))
+    line = refusal("--resume", str(tmp_path / "begun"))
+    assert f"another world ({scenario.hash()}) than it was begun in; must be as they were ({was})" in line
+
+
 @pytest.mark.parametrize("option", ["resume", "export"])
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
