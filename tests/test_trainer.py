@@ -382,3 +382,7 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
         study.main(dataclasses.replace(args, options='{"gama": 1}'))
     with pytest.raises(ValueError, match="must be JSON"):
         study.main(dataclasses.replace(args, options="gamma"))
+    with pytest.raises(
+        ValueError, match=r"^scenarios = \['WalkerOutage', 'WalkerOutage'\]: must be of different names"
+    ):
+        study.main(dataclasses.replace(args, scenarios="Mine,Yours"))
