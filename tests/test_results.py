@@ -303,3 +303,5 @@ def test_names_are_no_markup() -> None:
     Console(file=screen, width=200).print(results_table(rows))
     assert all(row.entry in screen.getvalue() for row in rows)
     assert "| a\\|b\\ |" in leaderboard_markdown(rows)
+    one = [replace(ROWS[0], entry="mine | 1 |\n| WalkerRush | priced")]
+    assert len(leaderboard_markdown(one).splitlines()) == 3
