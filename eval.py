@@ -51,9 +51,9 @@ def main(args: Args) -> None:
     console = new_console()
     if args.list:
         for name in NAMES:
-            console.print(f"[bold]{name}[/bold]  {describe(name)}", highlight=False)
-        console.print("scenarios: " + ", ".join(scenario_names()), highlight=False)
-        console.print("zoo: " + (", ".join(zoo.listed()) or "empty"), highlight=False)
+            console.print(f"[bold]{name}[/bold]  {describe(name)}", markup=True)
+        console.print("scenarios: " + ", ".join(scenario_names()))
+        console.print("zoo: " + (", ".join(zoo.listed()) or "empty"))
         return
     if args.episodes < 1:
         raise ValueError(f"episodes = {args.episodes}: must be at least 1")
@@ -64,7 +64,7 @@ def main(args: Args) -> None:
     agents = [name.strip() for name in args.agents.split(",")]
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     for scenario in scenarios:
         if not ships(scenario):

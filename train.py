@@ -183,9 +183,9 @@ def main(args: Args) -> None:
     console = new_console()
     opponents = [name for name in OPPONENTS if name != "best-static" or is_tuned(scenario)]
     if not is_tuned(scenario):
-        console.print(untuned_line(scenario), highlight=False, soft_wrap=True)
+        console.print(untuned_line(scenario), soft_wrap=True)
     for line in describe_input(scenario):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     world = world_of(scenario)
 
     from agents import training
@@ -200,14 +200,14 @@ def main(args: Args) -> None:
         folders.append(make_folder(args, scenario.name, run.seed))
         write_config(folders[-1], run, world.environment_id)
     words = list(map(str, folders))
-    console.print(f"run folder: {', '.join(words)}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {', '.join(words)}", soft_wrap=True)
     interrupted = False
     try:
         training.train_all(runs, folders, args.jobs, args.backend, console)
     except KeyboardInterrupt:
         interrupted = True
         command = shlex.join(["python", "train.py", "--resume", *words])
-        console.print(f"interrupted; go on with: {command}", highlight=False, soft_wrap=True)
+        console.print(f"interrupted; go on with: {command}", soft_wrap=True)
     agents: list[Policy | Reference] = [
         SavedPolicy(folder / "model.zip", None if len(folders) == 1 else f"{algo}-{run.seed}")
         for run, folder in zip(runs, folders, strict=True)
@@ -235,7 +235,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     check_path(folder)
     console = new_console()
     for line in describe_input(scenario):
-        console.print(line)
+        console.print(line, soft_wrap=True)
 
     from agents import tuning
     from agents.models import Run
@@ -243,7 +243,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     run = Run(args.algo, scenario, args.config, constants, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        found = tuning.tune(run, args.tune, folder, lambda line: console.print(line, highlight=False))
+        found = tuning.tune(run, args.tune, folder, console.print)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on")
         return
@@ -254,7 +254,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     if found.config == args.config:
         console.print("the defaults stay")
     path = tuning.write_config(run, found, shlex.join(["python", "train.py", *sys.argv[1:]]))
-    console.print(f"hyper-parameters: {path}")
+    console.print(f"hyper-parameters: {path}", soft_wrap=True)
 
 
 def export(folder: Path) -> None:
@@ -268,12 +268,11 @@ def export(folder: Path) -> None:
     found = onnx.export(folder / "model.zip", scenario, folder / "model.onnx")
     console = new_console()
     console.print(
-        f"{folder / 'model.onnx'}: {(folder / 'model.onnx').stat().st_size / 1e3:.0f} kB", highlight=False
+        f"{folder / 'model.onnx'}: {(folder / 'model.onnx').stat().st_size / 1e3:.0f} kB", soft_wrap=True
     )
     console.print(
         f"largest difference to the network {found.largest:.1e} on {found.observations} observations; "
-        f"one takes {found.onnx_us:.0f} us with ONNX Runtime, {found.here_us:.0f} us here",
-        highlight=False,
+        f"one takes {found.onnx_us:.0f} us with ONNX Runtime, {found.here_us:.0f} us here"
     )
 
 
@@ -349,7 +348,8 @@ def read_config(folder: Path, option: str) -> tuple[Algorithm, Scenario, Config,
     Raises
     ------
     ValueError
-        Not a run folder, or one whose config.json train.py did not write.
+        Not a run folder, one whose config.json train.py did not write, or, to resume, one of a world that is
+        another by now: of newer elements, say.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -362,11 +362,19 @@ def read_config(folder: Path, option: str) -> tuple[Algorithm, Scenario, Config,
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed = {seed!r}, must be an integer, at least 0")
         config = type(DEFAULTS[algorithm])(**checked(saved["config"], algorithm))
-        return algorithm, scenario_from_dict(saved["scenario"]), config, Constants(**saved["constants"]), seed
+        scenario, constants = scenario_from_dict(saved["scenario"]), Constants(**saved["constants"])
+        begun_in, now = saved["scenario_hash"], scenario.hash()
     except KeyError as error:
         reason = f"{error} is missing"
     except (AttributeError, TypeError, ValueError) as error:  # among them what is no JSON
         reason = str(error)
+    else:
+        if option == "resume" and begun_in != now:
+            raise ValueError(
+                f"resume = {str(folder)!r}: its files make {scenario.name} another world ({now}) than it was "
+                f"begun in; must be as they were ({begun_in})"
+            )
+        return algorithm, scenario, config, constants, seed
     raise ValueError(f"{option} = {str(folder)!r}: config.json must be as train.py wrote it ({reason})")
 
 

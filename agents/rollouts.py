@@ -188,12 +188,15 @@ class Chooser:
             weights = {name: found[name] for name in Ensemble._fields}
             if len(weights["mean"]) != PAIR:
                 raise ValueError(
-                    f"agent = {str(path)!r}: knows {len(weights['mean'])} numbers of a candidate, must know {PAIR}; "
-                    "train it again"
+                    f"it knows {len(weights['mean'])} numbers of a candidate, must know {PAIR}; train it again"
                 )
             weights |= {name: float(weights[name]) for name in ("unit", "middle")}
             rule = PriceRule(found["rule"]) if "rule" in found else None
-            return cls(Ensemble(**weights), float(found["margin_s"]), rule)
+            chooser = cls(Ensemble(**weights), float(found["margin_s"]), rule)
+        chooser.predict(
+            np.zeros((1, PAIR), np.float32)
+        )  # weights of other shapes fail here, not in an episode
+        return chooser
 
 
 class Rollouts:
@@ -213,16 +216,26 @@ class Rollouts:
         Of everything random here.
     first_seed : int
         World i of episode r plays the trace of seed first_seed + r * num_envs + i.
+
+    Raises
+    ------
+    ValueError
+        Episodes are too short for ``value_epochs``.
     """
 
     def __init__(
         self, prepared: Prepared, constants: Constants, config: RolloutConfig, seed: int, first_seed: int
     ) -> None:
+        epochs = prepared.scenario.episode_epochs
+        if config.value_epochs >= 2 * epochs:
+            raise ValueError(
+                f"value_epochs = {config.value_epochs}: must be below {2 * epochs}, twice the epochs of an episode"
+            )
         self.constants, self.config, self.seed, self.first_seed = constants, config, seed, first_seed
         self.round, self.t = -1, 0
         self.rng = np.random.default_rng(seed)
         self.simulator = Simulator(prepared, config.num_envs, "train")
-        self.latency_s = np.zeros((config.num_envs, prepared.scenario.episode_epochs))
+        self.latency_s = np.zeros((config.num_envs, epochs))
         self.seen: list[Flat] = []  # situations (n, D) of this episode, by epoch
         self.critic_data: list[tuple[Flat, Array]] = []  # situations and what followed, by episode
         self.tried: list[tuple[Flat, Array, Ints, Ints]] = []  # pairs, advantages, worlds, decisions

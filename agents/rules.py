@@ -83,6 +83,8 @@ class PriceRule:
     """
 
     def __init__(self, weights: Array) -> None:
+        if weights.shape != (len(NAMES),) or not np.isfinite(weights).all():
+            raise ValueError(f"weights = {weights.tolist()}: must be {len(NAMES)} finite numbers")
         self.weights = weights
         self.observation_space: gymnasium.Space[Any] | None = None  # those of the chain it plays
         self.action_space: gymnasium.Space[Any] | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +34,34 @@ from sat_env.simulator import NO_PLAN
 from sat_env.world import World
 
 MEMBER = "sat_env.json"
+
+PICKLED = frozenset(
+    (
+        "agents.models.Falling",
+        "agents.networks.ForesightPolicy",
+        "agents.networks.FusedPolicy",
+        "agents.networks.SlotTransformerPolicy",
+        "collections.deque",
+        "gymnasium.spaces.box.Box",
+        "gymnasium.spaces.discrete.Discrete",
+        "gymnasium.spaces.multi_discrete.MultiDiscrete",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.numeric._frombuffer",
+        "numpy.dtype",
+        "numpy.random._pcg64.PCG64",
+        "numpy.random._pickle.__bit_generator_ctor",
+        "numpy.random._pickle.__generator_ctor",
+        "numpy.random.bit_generator.SeedSequence",
+        "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+        "sb3_contrib.common.maskable.buffers.MaskableRolloutBuffer",
+        "sb3_contrib.common.maskable.policies.MaskableActorCriticPolicy",
+        "stable_baselines3.common.buffers.RolloutBuffer",
+        "stable_baselines3.common.policies.ActorCriticPolicy",
+        "stable_baselines3.common.utils.ConstantSchedule",
+        "stable_baselines3.common.utils.FloatSchedule",
+    )
+)
+"""What the pickles in a file of stable-baselines3 may name: none of it runs what a stranger wrote."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +110,28 @@ def load_model(path: Path, algorithm: Algorithm, **options: Any) -> Any:
     from sb3_contrib import MaskablePPO
     from stable_baselines3 import PPO
 
-    return (MaskablePPO if algorithm == "maskable" else PPO).load(path, device="cpu", **options)
+    kind = MaskablePPO if algorithm == "maskable" else PPO
+    return kind.load(path, device="cpu", custom_objects=unpickled(path), **options)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Refuses to look up what is not in `PICKLED`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in PICKLED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no network needs")
+        return super().find_class(module, name)
+
+
+def unpickled(path: Path) -> dict[str, Any]:
+    """Return the pickled objects of a file of stable-baselines3, which would unpickle whatever it finds there."""
+    with zipfile.ZipFile(path) as archive:
+        data = json.loads(archive.read("data"))
+    return {
+        name: _Unpickler(io.BytesIO(base64.b64decode(value[":serialized:"]))).load()
+        for name, value in data.items()
+        if isinstance(value, dict) and ":serialized:" in value
+    }
 
 
 def unseen_by_actor(model: Any) -> int:
@@ -125,7 +177,7 @@ def read_card(path: Path) -> Card:
     Raises
     ------
     ValueError
-        Missing file, not a zip, or a zip without a card.
+        Missing file, not a zip, or a zip without a card, whole and as `write_policy` writes it.
     """
     if not path.is_file():
         raise ValueError(f"agent = {str(path)!r}: must be an existing policy file")
@@ -133,8 +185,8 @@ def read_card(path: Path) -> Card:
         with zipfile.ZipFile(path) as archive:
             card = Card(**json.loads(archive.read(MEMBER)))
             Constants(**card.constants)
-    except (zipfile.BadZipFile, KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError(f"agent = {str(path)!r}: must be a policy saved by train.py") from None
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"agent = {str(path)!r}: must be a policy saved by train.py ({error})") from None
     if card.algorithm not in ALGORITHMS:
         raise ValueError(f"agent = {str(path)!r}: algorithm {card.algorithm!r} must be one of {ALGORITHMS}")
     return card
@@ -162,13 +214,25 @@ class SavedPolicy:
     path : Path
     name : str, optional
         Of its row in a table; default: the algorithm for ``model.zip``, else the name of the file.
+
+    Raises
+    ------
+    ValueError
+        The file is no whole policy, or holds something else. Nothing that a stranger wrote into it is run.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
         self.card = read_card(path)
         self.name = name or (self.card.algorithm if path.stem == "model" else path.stem)
-        self.model = load_model(path, self.card.algorithm)
+        try:
+            self.model = load_model(path, self.card.algorithm)
+        except (
+            Exception
+        ) as error:  # torch, numpy, zipfile and pickle each have errors of their own for a bad file
+            raise ValueError(
+                f"agent = {str(path)!r}: must be a policy saved by train.py ({error})"
+            ) from error
         self._world: World | None = None
         self._interface: Interface | None = None
 

@@ -28,7 +28,7 @@ from baselines.priced import load_constants
 from sat_env.commands import fail_cleanly, resolve
 from sat_env.evaluation.runner import episodes
 from sat_env.evaluation.statistics import paired_difference
-from sat_env.scenario import Scenario
+from sat_env.scenario import Scenario, require
 from sat_env.world import prepare
 
 Array = NDArray[np.float64]
@@ -59,6 +59,8 @@ class Args:
 def main(args: Args) -> None:
     """Train what is missing, play, print the tables."""
     scenarios = [resolve(name.strip()) for name in args.scenarios.split(",")]
+    names = [scenario.name for scenario in scenarios]
+    require(len(set(names)) == len(names), "scenarios", names, "of different names")
     algorithms: list[Algorithm] = []
     for name in args.algos.split(","):
         if name not in ALGORITHMS:

@@ -238,15 +238,17 @@ class DevEvaluation(BaseCallback):
             "changed": changed,
             "cpu_s": time.process_time(),
         }
+        if (
+            j_s < self.best_s
+        ):  # before the row that says so: whenever this is interrupted, what it names is there
+            self.best_s = j_s
+            save_policy(self.folder / "model.zip", self.model, self.run_)  # type: ignore[arg-type]
         rows = read_evaluations(self.path) if self.path.is_file() else []
         if not any(seen["steps"] == row["steps"] for seen in rows):
             write_rows(self.path, [*rows, row])
         for name, value in row.items():
             if name not in ("steps", "cpu_s"):
                 self.logger.record(f"dev/{name}", value)
-        if j_s < self.best_s:
-            self.best_s = j_s
-            save_policy(self.folder / "model.zip", self.model, self.run_)  # type: ignore[arg-type]
 
 
 def dev_j(run: Run, decide: Decider) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from baselines.batch import fixed_plans, play, priced_plans
 from baselines.priced import CONSTANTS_DIR, Constants
-from sat_env.commands import fail_cleanly, file_to_write
+from sat_env.commands import fail_cleanly, file_to_write, new_console
 from sat_env.evaluation.runner import Episode, episodes
 from sat_env.plan import Plan
 from sat_env.scenario import Scenario, load_scenario, scenario_names, ships
@@ -274,7 +273,7 @@ def main(args: Args) -> None:
             "lost; give the world in the file a name of its own"
         )
     out = CONSTANTS_DIR / f"{scenario.name}.json" if args.out is None else file_to_write(args.out)
-    console = Console()
+    console = new_console()
     columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(GRID["horizon"]) + 2 * args.evaluations + args.static_evaluations)
@@ -306,8 +305,8 @@ def main(args: Args) -> None:
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, j_s in tuned.j_s.items():
-        console.print(f"{name:8} J {j_s:.3f} s on {args.episodes} training episodes", highlight=False)
-    console.print(f"constants: {out}", markup=False)
+        console.print(f"{name:8} J {j_s:.3f} s on {args.episodes} training episodes")
+    console.print(f"constants: {out}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def _is_users(file: Path) -> bool:
 
 
 def new_console() -> Console:
-    """Return a console as wide as the terminal; in a pipe or file, wide enough for the table."""
-    return Console(width=None if sys.stdout.isatty() else 180)
+    """Return a console as wide as the terminal; in a pipe or file, wide enough for the table. Names are no markup."""
+    return Console(width=None if sys.stdout.isatty() else 180, markup=False, highlight=False)
 
 
 def resolve(scenario: str, elements: str | None = None, model: str | None = None) -> Scenario:
@@ -188,7 +188,7 @@ def show_and_write(
             console.print(results_table(rows))
         if rows and out is not None:
             write_results(out, results_of(rows, scenarios, entries))
-            console.print(f"results: {out}", markup=False)
+            console.print(f"results: {out}", soft_wrap=True)
 
 
 def results_of(

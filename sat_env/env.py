@@ -35,12 +35,17 @@ def resolve_scenario(scenario: ScenarioLike) -> Scenario:
     return scenario_from_dict(scenario) if isinstance(scenario, dict) else load_scenario(scenario)
 
 
-def window_of(options: dict[str, Any] | None) -> Any:
-    """Return the window that the options of `reset` pick, or None; refuse other options."""
+def windows_of(options: dict[str, Any] | None, worlds: int) -> Ints | None:
+    """Return the windows (n,) that the options of `reset` pick, or None; refuse other options."""
     for name, value in (options or {}).items():
         if name != "window":
             raise ValueError(f"options[{name!r}] = {value!r}: must be absent; the one option is 'window'")
-    return (options or {}).get("window")
+    window = (options or {}).get("window")
+    if window is None:
+        return None
+    if np.shape(window) not in ((), (worlds,)):
+        raise ValueError(f"window = {window!r}: must be one number, or a list of {worlds}, one a world")
+    return np.broadcast_to(window, (worlds,))
 
 
 def checked_arrays(plan: Any, simulator: Simulator) -> tuple[Ints, Ints]:
@@ -187,12 +192,12 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode; without a seed, the next episode of the last one."""
         seeds = None if seed is None else world_seeds(seed, 1)
-        window = window_of(options)
+        windows = windows_of(options, 1)
         super().reset(seed=None if seed is None else int(seed))
         simulator = self.worlds.simulator
         if seeds is None and not self._seeded:
             seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
-        simulator.begin(seeds=seeds, windows=None if window is None else np.array([window]))
+        simulator.begin(seeds=seeds, windows=windows)
         self._seeded = True
         return self._observation(), {}
 
@@ -304,7 +309,7 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Flat], dict[str, Any]]:
         """Start an episode in every world; world i takes seed + i, or its own of a list."""
-        window = window_of(options)
+        windows = windows_of(options, self.num_envs)
         seeds = None
         if isinstance(seed, list | tuple | np.ndarray):
             if len(seed) != self.num_envs:
@@ -317,7 +322,6 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
             super().reset(seed=int(seed))
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
-        windows = None if window is None else np.broadcast_to(window, (self.num_envs,))
         self.worlds.simulator.begin(seeds=seeds, windows=windows)
         self._seeded = True
         return self._observations(self.worlds.observe()), {}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
-from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
+from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario, windows_of
 from sat_env.simulator import Simulator, Split, world_seeds
 from sat_env.world import prepare
 
@@ -52,6 +52,8 @@ class EngineVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take note of the actions; `step_wait` runs them."""
+        if self.simulator.over.all():  # what ends begins anew at once: so only before the first reset
+            raise RuntimeError("step: no episode was begun; call reset first")
         self._actions = actions
 
     def account(
@@ -95,7 +97,9 @@ class EngineVecEnv(VecEnv):
         return [getattr(self, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the bridge: the worlds share it."""
+        """Set an attribute of the bridge: the worlds share it, so it cannot be set for some of them."""
+        if len(list(self._get_indices(indices))) < self.num_envs:
+            raise ValueError(f"indices = {indices!r}: must be all worlds, which share their attributes")
         setattr(self, attr_name, value)
 
     def env_method(
@@ -145,9 +149,21 @@ class SatVecEnv(EngineVecEnv):
         super().__init__(simulator, space, self.worlds.action_space, seed)
 
     def reset(self) -> Any:
-        """Start an episode in every world."""
-        self.simulator.begin(seeds=self._new_seeds)
+        """Start an episode in every world, in the window that `set_options` picked for it."""
+        if len(self._options) != self.num_envs:
+            raise ValueError(
+                f"options = {self._options!r}: must be one for all, or a list of {self.num_envs}, one a world"
+            )
+        windows = [windows_of(options, 1) for options in self._options]
+        drawn = np.array([window is None for window in windows])
+        for which in (np.flatnonzero(~drawn), np.flatnonzero(drawn)):
+            self.simulator.begin(
+                which,
+                None if self._new_seeds is None else self._new_seeds[which],
+                None if drawn[which].all() else np.concatenate([windows[i] for i in which]),
+            )
         self._new_seeds = None
+        self._reset_options()
         self._returns[:] = 0.0
         self._lengths[:] = 0
         return self._shown(self.worlds.observe())

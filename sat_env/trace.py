@@ -69,9 +69,9 @@ class TraceLaw(NamedTuple):
     rain_log_mean: Array  # (S,) of the attenuation in dB at 45 deg, with the spread below
     rain_log_sigma: Array  # (S,)
     rain_keep: float  # correlation of the log-attenuation over one epoch
-    logged: (
-        Array  # (n, 3) outages of a recorded log: link, start and end in seconds since the scenario's start
-    )
+    # (n, 3) outages of a recorded log: link, start and end in seconds since the scenario's start; none in the world
+    # that policies are shown
+    logged: Array
 
 
 @small

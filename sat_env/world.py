@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,12 +113,13 @@ class Prepared:
     profile: ModelProfile
     table: CompressionTable
     levels: tuple[str, ...]
-    world: World
+    world: World  # what policies are shown: it does not hold `logged`
+    logged: Array  # (n, 3) outages of a recorded log, see `logged_outages`
 
     @functools.cached_property
     def handle(self) -> Handle:
-        """`world` as the kernels take it."""
-        return Handle(self.world)
+        """`world` as the kernels take it, with what is recorded of the future for traces to be drawn with."""
+        return Handle(self.world._replace(law=self.world.law._replace(logged=self.logged)))
 
 
 def prepare(scenario: Scenario) -> Prepared:
@@ -156,8 +158,23 @@ def _prepare(scenario: Scenario, _rule: Rule, _written: tuple[tuple[int, int], .
         profile=profile,
         table=table,
         levels=tuple(table.levels[r].name for r in levels),
-        world=_world(scenario, contacts, profile, table, levels),
+        world=_read_only(_world(scenario, contacts, profile, table, levels)),
+        logged=logged_outages(scenario.faults.outage_log, contacts),
     )
+
+
+def _read_only(world: World) -> World:
+    """Return the world, its arrays closed to writing: policies are shown the very arrays that others are run on."""
+
+    def close(values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            elif isinstance(value, tuple):
+                close(value)
+
+    close(world)
+    return world
 
 
 def load_model(scenario: Scenario) -> ModelProfile:
@@ -318,7 +335,7 @@ def _world(
             rain_log_mean=np.array([mean for mean, _ in rain] or [0.0]),
             rain_log_sigma=np.array([sigma for _, sigma in rain] or [0.0]),
             rain_keep=rain_keep(scenario.epoch_s),
-            logged=logged_outages(scenario.faults.outage_log, contacts),
+            logged=np.zeros((0, 3)),
         ),
     )
 

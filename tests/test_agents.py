@@ -218,6 +218,24 @@ def test_a_checkpoint_that_was_interrupted_is_the_last_one(outage, tmp_path, mon
     assert load_checkpoint(tmp_path, run).num_timesteps == steps_done(tmp_path) == 40
 
 
+def test_a_run_stopped_while_it_keeps_its_first_weights_has_them_when_it_went_on(
+    outage, tmp_path, monkeypatch
+):
+    run = tiny(outage, steps=32, learning_rate=1e-15)  # nothing better comes
+
+    def stop(path, *rest):
+        if path.name == "model.zip":
+            raise KeyboardInterrupt
+        save_policy(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_policy", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(new_model(run), run, tmp_path, progress_bar=False)
+    train(new_model(run), run, tmp_path, progress_bar=False)
+    assert SavedPolicy(tmp_path / "model.zip").card.steps == 0
+
+
 @pytest.mark.parametrize("broken", ["no zip", "older code"])
 def test_a_checkpoint_that_nothing_can_go_on_from_is_refused(outage, tmp_path, broken):
     run = tiny(outage)

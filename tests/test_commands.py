@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from sat_env.commands import fail_cleanly, swap_model
+from sat_env.commands import fail_cleanly, new_console, swap_model
 from sat_env.evaluation.results import load_results
 from sat_env.evaluation.runner import world_of
 from sat_env.scenario import load_scenario
@@ -170,6 +170,25 @@ def test_resume_refuses_options_that_it_would_ignore(begun):
 def test_resume_refuses_the_same_run_twice(begun):
     line = refusal("--resume", str(begun), str(begun))
     assert f"resume = '{begun}': must differ from '{begun}' in its seed" in line
+
+
+def test_resume_refuses_a_world_whose_files_have_changed(tmp_path):
+    import train
+    from agents.models import Run
+
+    table = tmp_path / "table.json"
+    shipped = ROOT / "sat_env" / "compression" / "tables" / "digits-vit.json"
+    table.write_bytes(shipped.read_bytes())
+    scenario = load_scenario("PaperStatic").replace(**{"model.compression": str(table)})
+    (tmp_path / "begun").mkdir()
+    begun = Run("rollouts", scenario, train.RolloutConfig(), train.tuned_constants(scenario), 0)
+    train.write_config(tmp_path / "begun", begun, None)
+    was = scenario.hash()
+    figures = json.loads(table.read_text())
+    figures["levels"][1]["bits_per_entry"] *= 1.5
+    table.write_text(json.dumps(figures))
+    line = refusal("--resume", str(tmp_path / "begun"))
+    assert f"another world ({scenario.hash()}) than it was begun in; must be as they were ({was})" in line
 
 
 @pytest.mark.parametrize("option", ["resume", "export"])
@@ -359,6 +378,11 @@ def test_an_agent_of_the_zoo_says_that_it_was_trained_on_another_world(tmp_path)
     assert played.returncode == 0, played.stderr
     assert played.stdout.count("zoo:rollouts was trained on WalkerOutage") == 1
     assert played.stdout.count("a job:") == 1  # of the changed world; what ships needs no description
+
+
+def test_brackets_in_a_name_are_no_markup(capsys):
+    new_console().print("run folder: runs/[bold]mine[/x]")
+    assert capsys.readouterr().out == "run folder: runs/[bold]mine[/x]\n"
 
 
 def test_a_policy_of_ones_own_joins_the_leaderboard(tmp_path):

@@ -1,5 +1,7 @@
 """The adaptive rule keeps its budget and answers to importance, accumulated error and content."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,16 @@ def test_a_lone_cut_gets_fewer_bits_with_more_budget_and_simpler_content():
     assert by_budget == sorted(by_budget, reverse=True) and by_budget[0] > by_budget[-1]
     by_content = [_bits(table, adaptive_levels(table, 8, [3], complexity=c)) for c in (0.05, 1.0, 20.0)]
     assert by_content == sorted(by_content) and by_content[0] < by_content[-1]
+
+
+def test_a_cut_where_nothing_errs_takes_the_fewest_bits_of_any_budget():
+    table = TABLES["digits-vit"]
+    errors = table.errors.copy()
+    errors[: len(errors) // 2] = 0.0
+    calm = replace(table, errors=errors)
+    fewest = int(np.argmin([level.bits_per_entry for level in table.levels]))
+    for max_drop in (0.0, 0.01, 1.0):  # of the last the budget has no end
+        assert adaptive_levels(calm, 12, [2, 4, 10], max_drop=max_drop)[:2] == (fewest, fewest)
 
 
 def test_importance_averages_one_and_ends_at_zero():

@@ -81,6 +81,7 @@ BROKEN = {
     "missing": lambda r: r.pop("errors"),
     "level field": lambda r: r["levels"][1].update(surprise=1),
     "level keep": lambda r: r["levels"][1].update(keep=0),
+    "level bits": lambda r: r["levels"][1].update(bits_per_entry=None),
     "level speed": lambda r: r["levels"][1].update(encode_entries_per_s=-1.0),
     "level names": lambda r: r["levels"][1].update(name="none"),
     "positions": lambda r: r["positions"].reverse(),
@@ -110,9 +111,10 @@ def test_unknown_names_and_non_json_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"neither a file nor a shipped profile .*digits-vit"):
         load_table("no-such-table")
     path = tmp_path / "text.json"
-    path.write_text("hello")
-    with pytest.raises(ValueError, match="is not JSON"):
-        load_table(path)
+    for content in (b"hello", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"^compression table '.*text.json' is not JSON: "):
+            load_table(path)
 
 
 @pytest.mark.parametrize("n_blocks", [0, -3])

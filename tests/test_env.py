@@ -194,6 +194,11 @@ def test_bad_arguments_are_named():
     for world in (env, SatVectorEnv(2, "WalkerOutage")):
         with pytest.raises(ValueError, match=r"options\['windw'\] = 1: must be absent"):
             world.reset(seed=0, options={"windw": 1})
+    for world, count in ((env, 1), (SatVectorEnv(2, "WalkerOutage"), 2)):
+        with pytest.raises(
+            ValueError, match=rf"^window = \[0, 1, 2\]: must be one number, or a list of {count},"
+        ):
+            world.reset(seed=0, options={"window": [0, 1, 2]})
 
 
 @pytest.mark.parametrize("make", [lambda: SatEnv("WalkerOutage"), lambda: SatVectorEnv(2, "WalkerOutage")])

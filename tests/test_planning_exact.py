@@ -10,6 +10,7 @@ from sat_env.planning import (
     check_plan,
     costs_from_arrays,
     make_workspace,
+    neutral_prices,
     objective,
     plan_error,
     predict,
@@ -61,6 +62,24 @@ def test_a_batch_is_the_same_plans():
         solve(costs[0], workspace=make_workspace(2, 5, 3))
     with pytest.raises(ValueError, match="a batch needs one"):
         stack_costs([costs[0], random_problem(rng, 2, 5, 3)[0]])
+
+
+def test_prices_for_another_chain_are_refused():
+    costs, prices = random_problem(np.random.default_rng(3), 3, 5, 3)
+    plan = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for slots in (2, 4):
+        other = neutral_prices(slots)
+        for call in (
+            lambda other=other: solve(costs, other),
+            lambda other=other: objective(costs, other, *plan),
+            lambda other=other: solve_batch(stack_costs([costs]), stack_prices([other])),
+        ):
+            with pytest.raises(
+                ValueError, match=r"^prices.stage_price has shape .*; needs \(4,\), of a chain of 3"
+            ):
+                call()
+    with pytest.raises(ValueError, match=r"^prices.hop_fixed_s has shape \(3, 3\); needs \(3, 4\)"):
+        solve(costs, prices._replace(hop_fixed_s=np.zeros((3, 3))))
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)

@@ -106,6 +106,15 @@ def test_the_trace_cannot_be_regenerated(short):
     assert thief.regenerate(prepared.world.law) == [episode.seed]
 
 
+def leaves(value):
+    """Everything in nested tuples that is no tuple."""
+    if isinstance(value, tuple):
+        for part in value:
+            yield from leaves(part)
+    else:
+        yield value
+
+
 def test_a_policy_cannot_reach_the_simulator(short):
     sim = Simulator(prepare(short), 1, "test")
     sim.begin(seeds=np.array([1], np.uint64))
@@ -113,6 +122,26 @@ def test_a_policy_cannot_reach_the_simulator(short):
     held = [*problem.problems, *(f for f in problem.costs if isinstance(f, np.ndarray))]
     live = [*sim.state, *sim.trace, *sim.problems]
     assert not any(np.shares_memory(mine, theirs) for mine in held for theirs in live)
+
+
+def test_a_policy_is_not_shown_the_outages_of_a_log(short, tmp_path):
+    names = prepare(short).contacts.names
+    log = tmp_path / "log.csv"
+    log.write_text(f"subject,a,b,start_s,end_s\nsatellite,{names[0]},,1234.5,2345.25\n")
+    sim = Simulator(prepare(short.replace(**{"faults.outage_log": str(log)})), 1, "train")
+    sim.begin(seeds=np.array([1], np.uint64))
+    shown = sim.problem()
+    told = np.concatenate([np.ravel(leaf) for leaf in leaves((shown.world, shown.problems, shown.costs))])
+    assert not {1234.5, 2345.25} & set(told.tolist())
+
+
+def test_a_policy_cannot_change_the_world(short):
+    sim = Simulator(prepare(short), 1, "test")
+    sim.begin(seeds=np.array([1], np.uint64))
+    world = sim.problem().world
+    with pytest.raises(ValueError, match="read-only"):
+        world.block_flops[:] = 0.0
+    assert not any(leaf.flags.writeable for leaf in leaves(world) if isinstance(leaf, np.ndarray))
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def test_any_row_comes_back_to_the_bit(
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_results(path, SMALL)
-    broken = replace(
-        SMALL, rows=(replace(SMALL.rows[0], metrics=replace(SMALL.rows[0].metrics, j_s=float("nan"))),)
-    )
+    bad = metrics(3.0)
+    object.__setattr__(bad, "j_s", float("nan"))
+    broken = replace(SMALL, rows=(replace(SMALL.rows[0], metrics=bad),))
     with pytest.raises(ValueError):
         write_results(path, broken)
     assert load_results(path) == SMALL
@@ -152,6 +152,21 @@ def change(document: dict, where: str, value: object) -> None:
         ("schema_version", 1, "schema_version is 1; allowed: 2"),
         ("rows/0/metrics/j_s", "fast", r"results.rows\[0\].metrics.j_s is 'fast'; allowed: a finite number"),
         ("rows/0/metrics/j_s", float("nan"), "j_s is nan; allowed: a finite number"),
+        ("rows/0/metrics/j_s", -3.0, r"rows\[0\].metrics.j_s is -3.0; allowed: a finite number, 0 or more"),
+        ("rows/0/metrics/j_s", 10**400, r"metrics.j_s is 1000.*; allowed: a finite number"),
+        ("rows/0/metrics/n_jobs", 0, r"rows\[0\].metrics.n_jobs is 0; allowed: 1 or more"),
+        ("rows/0/metrics/n_dropped", 7, "metrics.n_dropped is 7; allowed: 0 to 2"),
+        ("rows/1/metrics/n_over_limit", 1, "metrics.n_over_limit is 1; allowed: 0 to 0"),
+        (
+            "rows/0/metrics/latency_p50_s",
+            None,
+            "latency_p50_s is None; allowed: null exactly where no such job",
+        ),
+        (
+            "rows/1/metrics/accuracy_drop",
+            0.0,
+            "accuracy_drop is 0.0; allowed: null exactly where no such job",
+        ),
         ("rows/0/metrics/n_jobs", 1.5, "n_jobs is 1.5; allowed: an integer"),
         ("rows/0/metrics/n_jobs", True, "n_jobs is True; allowed: an integer"),
         ("rows/0/metrics/j_s", KeyError, "metrics.j_s is missing; allowed: exactly n_jobs"),
@@ -180,7 +195,7 @@ def test_a_changed_file_is_refused_in_one_line(
     assert str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_what_is_no_results_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
@@ -288,3 +303,5 @@ def test_names_are_no_markup() -> None:
     Console(file=screen, width=200).print(results_table(rows))
     assert all(row.entry in screen.getvalue() for row in rows)
     assert "| a\\|b\\ |" in leaderboard_markdown(rows)
+    one = [replace(ROWS[0], entry="mine | 1 |\n| WalkerRush | priced")]
+    assert len(leaderboard_markdown(one).splitlines()) == 3

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from sat_env.env import SatVectorEnv
+from sat_env.env import SatEnv, SatVectorEnv
 from sat_env.scenario import load_scenario
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
@@ -57,6 +57,58 @@ def test_evaluation_callback_counts_whole_episodes(tmp_path):
     model.learn(160, callback=seen)
     saved = np.load(tmp_path / "evaluations.npz")
     assert saved["ep_lengths"].tolist() == [[20] * 4] * 2 and np.isfinite(saved["results"]).all()
+
+
+def test_options_pick_the_windows_of_the_next_reset():
+    worlds = SatVecEnv(3, SHORT, seed=5)
+    worlds.reset()
+    drawn = worlds.simulator.trace.window.copy()
+    worlds.set_options({"window": 2})
+    worlds.seed(5)
+    worlds.reset()
+    assert worlds.simulator.trace.window.tolist() == [2, 2, 2]
+    worlds.seed(5)
+    worlds.reset()
+    assert np.array_equal(worlds.simulator.trace.window, drawn)
+    worlds.set_options([{"window": 1}, {}, {"window": 0}])
+    worlds.seed(5)
+    seen = worlds.reset()
+    assert worlds.simulator.trace.window.tolist() == [1, drawn[1], 0]
+    single = SatEnv(SHORT, "fractions")
+    its_seen, _ = single.reset(seed=5, options={"window": 1})
+    assert all(np.array_equal(its_seen[key], seen[key][0]) for key in seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widow": 1}, r"^options\['widow'\] = 1: must be absent"),
+        ({"window": 3}, r"^window = 3: must be in 0\.\.2, the train windows"),
+        ([{"window": 1}], r"^options = \[\{'window': 1\}\]: must be one for all, or a list of 3"),
+        ([{"window": [0, 1]}, {}, {}], r"^window = \[0, 1\]: must be one number, or a list of 1"),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_begins(options, message):
+    worlds = SatVecEnv(3, SHORT)
+    worlds.set_options(options)
+    with pytest.raises(ValueError, match=message):
+        worlds.reset()
+    assert worlds.simulator.episodes.tolist() == [0, 0, 0]
+
+
+def test_an_attribute_is_set_for_all_worlds_or_none():
+    worlds = SatVecEnv(2, SHORT)
+    worlds.set_attr("mark", 3)
+    assert worlds.get_attr("mark") == [3, 3]
+    with pytest.raises(ValueError, match=r"^indices = 1: must be all worlds"):
+        worlds.set_attr("mark", 4, indices=1)
+    assert worlds.get_attr("mark") == [3, 3]
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    worlds = SatVecEnv(2, SHORT)
+    with pytest.raises(RuntimeError, match="call reset first"):
+        worlds.step(np.zeros((2, *worlds.action_space.shape), np.float32))
 
 
 def test_a_flat_bridge_shows_the_same():
@@ -133,7 +185,7 @@ def test_worlds_in_another_order_are_the_same_worlds():
 
 THREADS = """
 import numpy as np
-from sat_env.env import SatVectorEnv
+from sat_env.env import SatEnv, SatVectorEnv
 envs = SatVectorEnv(16, "WalkerOutage")
 envs.reset(seed=1)
 envs.action_space.seed(0)

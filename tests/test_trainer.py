@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+import os
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,6 +25,9 @@ from agents.config import DEFAULTS, PPO_ALGORITHMS, default_config
 from agents.export import compare as compare_onnx
 from agents.export import decisions, export
 from agents.models import new_model
+from agents.regression import nothing
+from agents.rollouts import PAIR, Chooser
+from agents.rules import NAMES, PriceRule
 from agents.saved import SavedPolicy, load_model, read_card
 from agents.training import read_evaluations, save_policy, steps_logged, train, train_all, train_command
 from sat_env.scenario import load_scenario
@@ -75,6 +83,86 @@ def test_the_command_of_a_run_names_what_differs_from_the_defaults(outage):
     assert train_command(run) == (
         "python train.py --algo prices --scenario WalkerOutage --seed 3 --gamma 0.0 --hidden 8 9 --no-versus"
     )
+
+
+class Stranger:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def rewrite(path, member, change):
+    """Replace a member of a zip by what `change` makes of it."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts[member] = change(parts[member])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("field", ["lr_schedule", "something"])
+def test_a_policy_file_runs_nothing_that_a_stranger_wrote(outage, tmp_path, field):
+    run = tiny(outage)
+    save_policy(tmp_path / "model.zip", new_model(run), run)
+    mark = tmp_path / "mark"
+    code = base64.b64encode(pickle.dumps(Stranger(mark))).decode()
+    rewrite(
+        tmp_path / "model.zip",
+        "data",
+        lambda data: json.dumps({**json.loads(data), field: {":serialized:": code}}).encode(),
+    )
+    with pytest.raises(
+        ValueError, match=r"^agent = '.*model.zip': must be .* \(it names posix.mkdir, which no"
+    ):
+        SavedPolicy(tmp_path / "model.zip")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "member", "change"),
+    [
+        ("prices", "policy.pth", lambda part: part[: len(part) // 2]),
+        ("prices", "policy.pth", lambda part: b""),
+        ("prices", "data", lambda part: b"{}"),
+        ("prices", "data", lambda part: b"no JSON"),
+        ("prices", "sat_env.json", lambda part: part[:-9]),
+        ("prices", "sat_env.json", lambda part: b"[]"),
+        ("prices", "sat_env.json", lambda part: part.replace(b'"prices"', b'"rollouts"')),
+        ("evolution", "weights.npz", lambda part: part[: len(part) // 2]),
+        ("evolution", "weights.npz", lambda part: arrays(weights=np.zeros(5))),
+        ("evolution", "weights.npz", lambda part: arrays(weights=np.full(len(NAMES), np.nan))),
+        ("evolution", "weights.npz", lambda part: arrays(weights=np.array([{}] * len(NAMES)))),
+        ("rollouts", "weights.npz", lambda part: arrays(margin_s=0.0)),
+        ("rollouts", "weights.npz", lambda part: arrays(**nothing(PAIR)._asdict())),
+        (
+            "rollouts",
+            "weights.npz",
+            lambda part: arrays(**nothing(PAIR)._replace(last=np.zeros(3))._asdict(), margin_s=0.0),
+        ),
+    ],
+)
+def test_a_broken_policy_file_is_refused_in_one_line(outage, tmp_path, algorithm, member, change):
+    run = tiny(outage)
+    models = {"evolution": PriceRule.untrained(), "rollouts": Chooser.untrained()}
+    model = models.get(algorithm) or new_model(run)
+    model.num_timesteps = 0
+    run = run._replace(algorithm=algorithm, config=DEFAULTS[algorithm])
+    save_policy(tmp_path / "model.zip", model, run)
+    SavedPolicy(tmp_path / "model.zip")
+    rewrite(tmp_path / "model.zip", member, change)
+    with pytest.raises(ValueError, match=r"^agent = '.*model.zip': must be a policy saved by train.py"):
+        SavedPolicy(tmp_path / "model.zip")
+
+
+def arrays(**parts):
+    file = io.BytesIO()
+    np.savez(file, **parts)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("algorithm", ["prices", "maskable", "ppo"])
@@ -294,3 +382,7 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
         study.main(dataclasses.replace(args, options='{"gama": 1}'))
     with pytest.raises(ValueError, match="must be JSON"):
         study.main(dataclasses.replace(args, options="gamma"))
+    with pytest.raises(
+        ValueError, match=r"^scenarios = \['WalkerOutage', 'WalkerOutage'\]: must be of different names"
+    ):
+        study.main(dataclasses.replace(args, scenarios="Mine,Yours"))

@@ -64,7 +64,8 @@ def adaptive_levels(
     for i, cut in enumerate(cuts):
         to_come = importance[i:].sum()
         share = importance[i] / to_come if to_come > 0 else 1.0
-        affordable = np.flatnonzero(errors[cut] <= left * share)  # level 0 always is
+        spend = left * share if share > 0 else 0.0  # of a budget without end, too
+        affordable = np.flatnonzero(errors[cut] <= spend)  # level 0 always is
         level = int(affordable[np.argmin(bits[affordable])])
         chosen.append(level)
         left -= errors[cut, level]

@@ -83,10 +83,10 @@ class CompressionTable:
         if ranks == 0:
             raise ValueError(f"{where}: levels is empty, at least one is needed")
         for level in self.levels:
-            if not (0 < level.keep <= 1 and level.bits >= 1 and level.bits_per_entry > 0):
+            if not (0 < level.keep <= 1 and level.bits >= 1 and 0 < level.bits_per_entry < np.inf):
                 raise ValueError(
                     f"{where}: level {level.name!r} has keep {level.keep}, bits {level.bits}, bits_per_entry "
-                    f"{level.bits_per_entry}; allowed are keep in (0, 1], bits >= 1, bits_per_entry > 0"
+                    f"{level.bits_per_entry}; allowed are keep in (0, 1], bits >= 1, bits_per_entry > 0 and finite"
                 )
             if not (level.encode_entries_per_s > 0 and level.decode_entries_per_s > 0):
                 raise ValueError(
@@ -180,18 +180,17 @@ def load_table(source: str | Path) -> CompressionTable:
     ValueError
         If there is no such profile or file, or it is malformed; the message names what.
     """
+    path: Any = Path(source)
     if str(source) in table_names():
-        text = (files(__package__) / "tables" / f"{source}.json").read_text(encoding="utf-8")
-    elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
-    else:
+        path = files(__package__) / "tables" / f"{source}.json"
+    elif not path.is_file():
         raise ValueError(
             f"compression table {str(source)!r} is neither a file nor a shipped profile "
             f"({', '.join(table_names())})"
         )
     try:
-        return _from_json(json.loads(text))
-    except json.JSONDecodeError as error:
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"compression table {str(source)!r} is not JSON: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)

@@ -11,6 +11,10 @@ ACCURACY_LIMIT = 0.01
 """Share of accuracy that a plan may lose; above it the job counts as failed."""
 
 
+OF_ARRIVED = ("latency_mean_s", "latency_p50_s", "latency_p95_s", "accuracy_drop")
+"""Fields that are None where no job arrived."""
+
+
 @dataclass(frozen=True)
 class EpisodeMetrics:
     """Cost of one episode.
@@ -32,6 +36,20 @@ class EpisodeMetrics:
     reload_bytes: float
     decision_p50_ms: float
     decision_p99_ms: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no episode can have cost: a file may say anything."""
+        if self.n_jobs < 1:
+            raise ValueError(f"n_jobs is {self.n_jobs}; allowed: 1 or more")
+        for field, most in (("n_dropped", self.n_jobs), ("n_over_limit", self.n_delivered)):
+            if not 0 <= getattr(self, field) <= most:
+                raise ValueError(f"{field} is {getattr(self, field)}; allowed: 0 to {most}")
+        for field, value in vars(self).items():
+            arrived = self.n_delivered if field == "accuracy_drop" else self.n_within_limit
+            if (value is None) != (arrived == 0 and field in OF_ARRIVED):
+                raise ValueError(f"{field} is {value}; allowed: null exactly where no such job arrived")
+            if value is not None and not 0 <= value < np.inf:
+                raise ValueError(f"{field} is {value}; allowed: a finite number, 0 or more")
 
     @property
     def n_delivered(self) -> int:

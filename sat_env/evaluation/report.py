@@ -80,7 +80,11 @@ def leaderboard_markdown(rows: Sequence[Row]) -> str:
     lines = [
         [header for header, _ in COLUMNS],
         ["---", "---", *("---:" for _ in COLUMNS[2:])],
-        *([cell(summary).replace("|", "\\|") for _, cell in COLUMNS] for summary in summarise(rows)),
+        # Names may hold anything, but make neither columns nor rows.
+        *(
+            [" ".join(cell(one).split()).replace("|", "\\|") for _, cell in COLUMNS]
+            for one in summarise(rows)
+        ),
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 

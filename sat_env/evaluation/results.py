@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+import reprlib
 import subprocess
+import sys
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -148,7 +149,7 @@ def load_results(path: str | Path) -> Results:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"results file is {str(path)!r}; allowed: a readable JSON file ({error})") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -222,15 +223,19 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             if (name in value) != (name in names):
                 state = "unknown" if name in value else "missing"
                 raise ValueError(f"{where}.{name} is {state}; allowed: exactly {', '.join(names)}")
-        return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+        decoded = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in names}
+        try:
+            return kind(**decoded)
+        except ValueError as error:  # it names the field first
+            raise ValueError(f"{where}.{error}") from None
     if get_origin(kind) in (Union, types.UnionType):
         return None if value is None else _decode(arguments[0], value, where)
     if get_origin(kind) is dict and isinstance(value, dict):
         return {name: _decode(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    raise ValueError(f"{where} is {value!r}; allowed: {JSON_NAMES[get_origin(kind) or kind]}")
+    raise ValueError(f"{where} is {reprlib.repr(value)}; allowed: {JSON_NAMES[get_origin(kind) or kind]}")

@@ -74,7 +74,8 @@ def paired_difference(
     """Difference a - b of two policies on the same episodes, with a stratified, paired bootstrap interval.
 
     Episodes are drawn with replacement within each stratum, the same ones for both policies, and the
-    statistic of each policy is taken over all strata pooled. The interval is the percentile one.
+    statistic of each policy is taken over all strata pooled. The interval is the percentile one; where a stratum
+    has one row only, nothing tells how it scatters, and the interval is infinite.
 
     Parameters
     ----------
@@ -113,11 +114,14 @@ def paired_difference(
 
     rng = np.random.default_rng(rng_seed)
     rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    estimate = float(take(first) - take(second))
+    if min(rows.size for rows in rows_of) < 2:
+        return Interval(estimate, -np.inf, np.inf)
     drawn = np.concatenate([rng.choice(rows, (n_boot, rows.size)) for rows in rows_of], axis=1)
     differences = take(first[drawn]) - take(second[drawn])  # (n_boot,)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(differences, [tail, 100 - tail])
-    return Interval(float(take(first) - take(second)), float(low), float(high))
+    return Interval(estimate, float(low), float(high))
 
 
 def _mean(x: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from sat_env.planning.astar.workspace import CUTS, LEVELS, Workspace, fitting_workspace
-from sat_env.planning.costs import F64, I64, Costs, Prices, neutral_prices
+from sat_env.planning.costs import F64, I64, Costs, Prices, check_prices, neutral_prices
 from sat_env.planning.exact import checked_budget, search_each
 
 
@@ -69,7 +69,7 @@ def solve_batch(
     Raises
     ------
     ValueError
-        Fields of costs and prices that differ in B, a workspace of another size, or a negative budget.
+        Fields of costs and prices that differ in B, prices or a workspace of another size, or a negative budget.
     """
     n_problems, n_slots, _ = costs.rate_bps.shape
     if prices is None:
@@ -77,6 +77,7 @@ def solve_batch(
     for name, field in [*costs._asdict().items(), *prices._asdict().items()]:
         if len(field) != n_problems:
             raise ValueError(f"{name} has {len(field)} rows; costs.rate_bps has {n_problems}")
+    check_prices(costs, prices)
     ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[2], costs.error.shape[2])
     plans = np.empty((n_problems, 2, n_slots), dtype=np.int64)
     outcomes, expansions = np.empty((n_problems, 4)), np.empty(n_problems, dtype=np.int64)

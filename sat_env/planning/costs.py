@@ -240,6 +240,21 @@ def checked_plan(
     return checked[0], checked[1]
 
 
+def check_prices(costs: Costs, prices: Prices) -> None:
+    """Refuse prices for a chain of another length, of one problem or of a batch: kernels trust their shapes.
+
+    Raises
+    ------
+    ValueError
+        A field of another shape.
+    """
+    k = costs.rate_bps.shape[-2]
+    for name, shape in (("stage_price", (k + 1,)), ("hop_price", (k, k + 1)), ("hop_fixed_s", (k, k + 1))):
+        found = np.shape(getattr(prices, name))
+        if found[-len(shape) :] != shape:
+            raise ValueError(f"prices.{name} has shape {found}; needs {shape}, of a chain of {k} slots")
+
+
 @inner
 def costs_row(costs: Any, b: int) -> Costs:
     """Return problem b of a batch: the same tuple with a leading axis B on every field."""

@@ -50,6 +50,7 @@ from sat_env.planning.costs import (
     I64,
     Costs,
     Prices,
+    check_prices,
     costs_row,
     make_canonical,
     neutral_prices,
@@ -131,7 +132,7 @@ def solve(
     Raises
     ------
     ValueError
-        A workspace of another size, or a negative budget.
+        Prices or a workspace of another size, or a negative budget.
 
     Notes
     -----
@@ -139,11 +140,13 @@ def solve(
     decoding come together on long chains. `benchmarks/planners.py` prints what it takes.
     """
     n_slots = costs.rate_bps.shape[0]
+    prices = prices or neutral_prices(n_slots)
+    check_prices(costs, prices)
     ws = fitting_workspace(workspace, n_slots, costs.compute_s.shape[1], costs.error.shape[1])
     plans, outcomes = np.empty((1, 2, n_slots), dtype=np.int64), np.empty((1, 4))
     expansions = np.empty(1, dtype=np.int64)
     one_costs = Costs(*cast(Any, (np.asarray(field)[None] for field in costs)))
-    one_prices = Prices(*cast(Any, (np.asarray(field)[None] for field in prices or neutral_prices(n_slots))))
+    one_prices = Prices(*cast(Any, (np.asarray(field)[None] for field in prices)))
     search_each(one_costs, one_prices, ws, checked_budget(max_expansions), plans, outcomes, expansions)
     best_s, makespan_s, error, bound_s = outcomes[0].tolist()
     return Solution(plans[0, CUTS], plans[0, LEVELS], best_s, makespan_s, error, bound_s, int(expansions[0]))

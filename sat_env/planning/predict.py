@@ -25,7 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sat_env.kernels import allocating_kernel, part
-from sat_env.planning.costs import GROUND_ALL_OR_NONE, GROUND_NONE, I64, Costs, Prices, check_plan
+from sat_env.planning.costs import (
+    GROUND_ALL_OR_NONE,
+    GROUND_NONE,
+    I64,
+    Costs,
+    Prices,
+    check_plan,
+    check_prices,
+)
 
 
 @part
@@ -202,7 +210,11 @@ def predict(costs: Costs, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
 
 
 def objective(costs: Costs, prices: Prices, cuts: npt.ArrayLike, levels: npt.ArrayLike) -> float:
-    """Return what planners minimise: makespan (loads weighed) plus price terms; inf and ValueError as in `predict`."""
+    """Return what planners minimise: makespan (loads weighed) plus price terms; inf and ValueError as in `predict`.
+
+    Prices for a chain of another length are refused too.
+    """
+    check_prices(costs, prices)
     return float(trusted_objective(costs, prices, *check_plan(costs, cuts, levels)))
 
 
