@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from sat_env.env import SatVectorEnv
+from sat_env.env import SatEnv, SatVectorEnv
 from sat_env.scenario import load_scenario
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
@@ -79,6 +79,12 @@ def test_a_flat_bridge_shows_the_same():
                 assert all(np.array_equal(parts[key], mine["terminal_observation"][key]) for key in parts)
 
 
+def test_what_learned_from_the_flat_bridge_plays_behind_gymnasiums_flatten_observation():
+    vector = SatVecEnv(1, SHORT, seed=5, flat=True).reset()
+    flattened, _ = gymnasium.wrappers.FlattenObservation(SatEnv(SHORT)).reset(seed=5)
+    assert np.array_equal(vector[0], flattened)
+
+
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_gymnasiums_vector_wrappers(mode):
     wrappers = gymnasium.wrappers.vector
@@ -133,7 +139,7 @@ def test_worlds_in_another_order_are_the_same_worlds():
 
 THREADS = """
 import numpy as np
-from sat_env.env import SatVectorEnv
+from sat_env.env import SatEnv, SatVectorEnv
 envs = SatVectorEnv(16, "WalkerOutage")
 envs.reset(seed=1)
 envs.action_space.seed(0)
