@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,9 @@ from sat_env.scenario import Elements, ScenarioError, require
 SAME_SHELL_REV_DAY = 0.01  # a satellite that drifts 3.6 deg a day against the others is not on station
 SAME_PLANE_DEG = 1.5  # largest gap of ascending nodes within a plane: real planes scatter by < 0.8 deg
 CHUNK_EPOCHS = 256  # bounds the memory of SGP4's outputs
+ELEMENTS = (
+    "MEAN_MOTION", "ECCENTRICITY", "INCLINATION", "RA_OF_ASC_NODE", "ARG_OF_PERICENTER", "MEAN_ANOMALY", "BSTAR",
+)  # fmt: skip
 SATNUM_MAX = 339999  # what SGP4's record holds; the number plays no part in propagation
 
 
@@ -117,7 +122,7 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
     """
     require(path.is_file(), "motion.file", str(path), "an existing OMM (.csv, .json, .xml) or TLE file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be text") from None
     if path.suffix.lower() not in (".csv", ".json", ".xml"):
@@ -138,9 +143,12 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
 def _omm_fields(path: Path, text: str) -> Iterable[dict[str, Any]]:
     try:
         if path.suffix.lower() == ".json":
-            return list(json.loads(text))
-        with path.open(encoding="utf-8") as file:
-            return list(omm.parse_csv(file) if path.suffix.lower() == ".csv" else omm.parse_xml(file))
+            records = json.loads(text)
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise ValueError("it holds no list of objects")
+            return records
+        file = io.StringIO(text)
+        return list(omm.parse_csv(file) if path.suffix.lower() == ".csv" else omm.parse_xml(file))
     except (ValueError, SyntaxError, AttributeError, TypeError) as error:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be a readable OMM file ({error})") from None
 
@@ -158,6 +166,9 @@ def _from_omm(path: Path, number: int, fields: dict[str, Any]) -> tuple[str, str
             "NORAD_CAT_ID": catalogue if catalogue <= SATNUM_MAX else 0,
         }
         omm.initialize(record, plain)
+        for element in ELEMENTS:
+            if not math.isfinite(float(plain[element])):
+                raise ValueError(f"{element} = {plain[element]}")
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ScenarioError(f"{path}, record {number}: not a valid OMM: {what}") from None
@@ -183,7 +194,8 @@ def _read_tle(path: Path, text: str) -> Iterator[tuple[str, str, Satrec]]:
             name, first = "", ""
         elif first or name:
             raise ScenarioError(
-                f"{path}, line {number}: expected line {'2' if first else '1'} of a TLE, found {line!r}"
+                f"{path}, line {number}: expected line {'2' if first else '1'} of a TLE, of 69 characters, "
+                f"found {line!r}"
             )
         else:
             name = line.removeprefix("0 ").strip()
@@ -232,10 +244,13 @@ def _orbits_at(start: datetime, records: list[Satrec], names: list[str]) -> Orbi
     position, velocity = _propagate(SatrecArray(records), names, start, np.zeros(1))
     r, v = position[:, 0], velocity[:, 0]
     normal = np.cross(r, v)
-    node = np.arctan2(normal[:, 0], -normal[:, 1]) % (2 * np.pi)
-    inclination = np.arccos(normal[:, 2] / np.linalg.norm(normal, axis=1))
-    along = np.cos(node) * r[:, 0] + np.sin(node) * r[:, 1]
-    across = r[:, 2] / np.sin(inclination)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    # On the equator both arguments are 0: without signs, which would throw nodes to 0 or 180 deg at random.
+    node = np.arctan2(normal[:, 0] + 0.0, 0.0 - normal[:, 1]) % (2 * np.pi)
+    inclination = np.arccos(normal[:, 2])
+    toward = np.stack([np.cos(node), np.sin(node), np.zeros_like(node)], axis=1)
+    along = (r * toward).sum(axis=1)
+    across = (r * np.cross(normal, toward)).sum(axis=1)
     return Orbits(node, inclination, np.arctan2(across, along) % (2 * np.pi))
 
 
