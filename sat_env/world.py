@@ -146,17 +146,16 @@ def prepare(scenario: Scenario) -> Prepared:
 def load_model(scenario: Scenario) -> ModelProfile:
     """Return the profile of the scenario's model, in its units."""
     jobs, model = scenario.jobs, scenario.model
-    measured = model.profile.endswith(".csv")
+    kind = load_profile(model.profile).kind
+    # Times of one item, as measured, tell neither the KV cache nor what a token costs.
+    allowed = f"a {'language' if jobs.kind == 'llm' else 'vision'} model for jobs.kind = {jobs.kind!r}"
+    require((kind == "llm") == (jobs.kind == "llm"), "model.profile", model.profile, allowed)
     options: dict[str, float | int] = {"dtype_bytes": int(model.dtype_bytes)}
-    if jobs.kind == "llm":
-        # Times of one item tell neither the KV cache nor what a token costs.
-        require(not measured, "model.profile", model.profile, "a language model for jobs.kind = 'llm'")
+    if kind == "llm":
         options["prompt_tokens"] = jobs.prompt_tokens
-    elif not measured:
+    elif kind == "vit":
         options["input_bytes"] = float(image_bytes(jobs.width, jobs.height))
     profile = load_profile(model.profile, **options)  # type: ignore[arg-type]
-    kind = "llm" if jobs.kind == "llm" else "measured" if measured else "vit"
-    require(profile.kind == kind, "model.profile", model.profile, f"a {kind} model for {jobs.kind}")
     if model.units:
         require(
             model.units <= profile.n_blocks, "model.units", model.units, f"at most {profile.n_blocks} blocks"

@@ -102,6 +102,14 @@ BAD = [
         "at most the 4 satellites",
     ),
     ({"jobs": {"kind": "films"}}, "jobs.kind = 'films'"),
+    (
+        {"ground": {"stations": [{"name": "X", "latitude_deg": 1.0}]}},
+        "ground.stations[0] = {'name': 'X', 'latitude_deg': 1.0}: must be a table that holds longitude_deg",
+    ),
+    (
+        {"payload": {"modes": [{"power_w": 3}]}},
+        "modes[0] = {'power_w': 3}: must be a table that holds flops_per_s",
+    ),
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
@@ -158,7 +166,11 @@ def test_a_variant_takes_instances_numpy_numbers_and_fields_of_a_part_given_whol
         ({"model.profile": "vit-x"}, "vit-x"),
         ({"model.units": 100}, "model.units = 100"),
         ({"model.levels": ("zip",)}, "model.levels = 'zip'"),
-        ({"model.profile": "llama-3.2-1b"}, "llama-3.2-1b"),
+        (
+            {"model.profile": "llama-3.2-1b"},
+            "'llama-3.2-1b': must be a vision model for jobs.kind = 'images'",
+        ),
+        ({"jobs.kind": "llm"}, "model.profile = 'vit-g': must be a language model for jobs.kind = 'llm'"),
         ({"model.compression": "nothing"}, "nothing"),
     ],
 )
