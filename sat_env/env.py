@@ -282,9 +282,12 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
+        modes = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
+        if autoreset_mode not in (*modes, *(mode.value for mode in modes)):
+            raise ValueError(
+                f"autoreset_mode = {autoreset_mode!r}: must be one of {', '.join(repr(m.value) for m in modes)}"
+            )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        if self.autoreset_mode == AutoresetMode.DISABLED:
-            raise ValueError("autoreset_mode = DISABLED: must be NEXT_STEP or SAME_STEP")
         if render_mode is not None:
             raise ValueError(f"render_mode = {render_mode!r}: must be None; render single environments")
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -318,6 +321,8 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
         self._seeded = True
+        if np.shape(window) not in ((), (self.num_envs,)):
+            raise ValueError(f"window = {window}: must be one number, or {self.num_envs}, one a world")
         windows = None if window is None else np.broadcast_to(window, (self.num_envs,))
         self.worlds.simulator.begin(seeds=seeds, windows=windows)
         return self._observations(self.worlds.observe()), {}

@@ -194,6 +194,11 @@ def test_bad_arguments_are_named():
     for world in (env, SatVectorEnv(2, "WalkerOutage")):
         with pytest.raises(ValueError, match=r"options\['windw'\] = 1: must be absent"):
             world.reset(seed=0, options={"windw": 1})
+    with pytest.raises(ValueError, match=r"^window = \[1, 2, 3\]: must be one number, or 2, one a world"):
+        SatVectorEnv(2, "WalkerOutage").reset(seed=0, options={"window": [1, 2, 3]})
+    for mode in ("next_step", AutoresetMode.DISABLED):
+        with pytest.raises(ValueError, match="^autoreset_mode = .*: must be one of 'NextStep', 'SameStep'"):
+            SatVectorEnv(2, "WalkerOutage", autoreset_mode=mode)
 
 
 @pytest.mark.parametrize(
