@@ -185,7 +185,7 @@ def main(args: Args) -> None:
     if not is_tuned(scenario):
         console.print(untuned_line(scenario), highlight=False, soft_wrap=True)
     for line in describe_input(scenario):
-        console.print(line)
+        console.print(line, markup=False)
     world = world_of(scenario)
 
     from agents import training
@@ -235,7 +235,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     check_path(folder)
     console = new_console()
     for line in describe_input(scenario):
-        console.print(line)
+        console.print(line, markup=False)
 
     from agents import tuning
     from agents.models import Run

@@ -197,7 +197,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"^window = \[1, 2, 3\]: must be one number, or 2, one a world"):
         SatVectorEnv(2, "WalkerOutage").reset(seed=0, options={"window": [1, 2, 3]})
     for mode in ("next_step", AutoresetMode.DISABLED):
-        with pytest.raises(ValueError, match="^autoreset_mode = .*: must be one of 'NextStep', 'SameStep'"):
+        with pytest.raises(ValueError, match=r"^autoreset_mode = .*: must be one of 'NextStep', 'SameStep'"):
             SatVectorEnv(2, "WalkerOutage", autoreset_mode=mode)
 
 
