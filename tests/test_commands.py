@@ -416,6 +416,11 @@ def test_satellites_of_another_shell_are_said_to_be_left_out(tmp_path):
     assert len(describe_input(load_scenario("WalkerOutage"))) == 2
 
 
+def test_ships_are_not_called_satellites():
+    world, job = describe_input(load_scenario("ShipFleet"))
+    assert "10 ships from 2026-01-01 00:00:00 UTC" in world and "a ship holds" in job
+
+
 def test_only_a_registered_scenario_has_an_environment_id():
     scenario = load_scenario("PaperStatic")
     assert world_of(scenario).environment_id == "sat_env/PaperStatic-v0"
