@@ -173,6 +173,6 @@ if __name__ == "__main__":
 
     parser = argparse.ArgumentParser(description="Print the leaderboard of results files as Markdown.")
     parser.add_argument(
-        "results", nargs="+", help="files of eval.py and train.py, of the same worlds and episodes"
+        "results", nargs="*", help="files of eval.py and train.py, of the same worlds and episodes"
     )
     fail_cleanly(lambda: main(parser.parse_args().results))
