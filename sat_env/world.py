@@ -119,7 +119,6 @@ class Prepared:
         return Handle(self.world)
 
 
-@functools.lru_cache(maxsize=16)
 def prepare(scenario: Scenario) -> Prepared:
     """Compute all that depends on the scenario alone. Cached: every environment of a scenario shares it.
 
@@ -128,6 +127,12 @@ def prepare(scenario: Scenario) -> Prepared:
     ScenarioError
         A block larger than any memory, an unknown level, or a field refused while orbits are computed.
     """
+    # By its hash too: a file that it names may hold something else by now.
+    return _prepared(scenario, scenario.hash())
+
+
+@functools.lru_cache(maxsize=16)
+def _prepared(scenario: Scenario, _hash: str) -> Prepared:
     profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)
@@ -319,7 +324,7 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
     require(Path(path).is_file(), "faults.outage_log", path, "an existing CSV file")
     index = {name: node for node, name in enumerate(contacts.names)}
     rows: list[tuple[float, float, float]] = []
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         for number, row in enumerate(csv.DictReader(file), start=2):
             where = f"faults.outage_log line {number}"
             require(set(row) == set(LOG_COLUMNS), where, list(row), f"the columns {', '.join(LOG_COLUMNS)}")

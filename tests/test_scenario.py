@@ -243,6 +243,22 @@ def test_a_measured_model_takes_its_seconds_on_a_satellite_like_the_one_it_was_m
     np.testing.assert_allclose(taken_s, items * np.array([[0.02], [0.03]]).repeat(4, axis=1))
 
 
+def test_a_file_that_changed_makes_another_world(tmp_path):
+    path = tmp_path / "blocks.csv"
+    text = "# flops_per_s = 1e13\nblock,seconds,weight_bytes,output_bytes\n0,0,0,100\n1,0.1,10,100\n"
+    scenario = load_scenario("WalkerOutage").replace(**{"model.profile": str(path), "model.units": 0})
+    path.write_text(text)
+    assert prepare(scenario) is prepare(scenario) and prepare(scenario).profile.n_blocks == 1
+    path.write_text(text + "2,0.1,10,100\n")
+    assert prepare(scenario).profile.n_blocks == 2
+
+
+def test_an_outage_log_out_of_a_spreadsheet_is_read(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("subject,a,b,start_s,end_s\nsatellite,P00-S00,,30,50\n", encoding="utf-8-sig")
+    prepare(load_scenario("WalkerOutage").replace(**{"faults.outage_log": str(log)}))
+
+
 def test_a_measured_model_is_no_language_model(tmp_path):
     (tmp_path / "mine.csv").write_text(MEASURED, encoding="utf-8")
     measured = {"model.profile": str(tmp_path / "mine.csv"), "jobs.kind": "llm"}
