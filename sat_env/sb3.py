@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from sat_env import encodings, observation
-from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario
+from sat_env.env import INFO_FIELDS, Flat, ScenarioLike, Worlds, resolve_scenario, window_of
 from sat_env.simulator import Simulator, Split, world_seeds
 from sat_env.world import prepare
 
@@ -145,9 +145,14 @@ class SatVecEnv(EngineVecEnv):
         super().__init__(simulator, space, self.worlds.action_space, seed)
 
     def reset(self) -> Any:
-        """Start an episode in every world."""
-        self.simulator.begin(seeds=self._new_seeds)
+        """Start an episode in every world; `set_options` may have picked its window."""
+        windows = [window_of(options) for options in self._options]
+        given = any(window is not None for window in windows)
+        if given and None in windows:
+            raise ValueError(f"window = {windows}: must be given for every world, or for none")
+        self.simulator.begin(seeds=self._new_seeds, windows=np.array(windows) if given else None)
         self._new_seeds = None
+        self._reset_options()
         self._returns[:] = 0.0
         self._lengths[:] = 0
         return self._shown(self.worlds.observe())

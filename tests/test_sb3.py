@@ -79,6 +79,23 @@ def test_a_flat_bridge_shows_the_same():
                 assert all(np.array_equal(parts[key], mine["terminal_observation"][key]) for key in parts)
 
 
+def test_options_of_the_bridge_pick_windows_as_those_of_reset_do():
+    worlds = SatVecEnv(3, SHORT, seed=5)
+    worlds.set_options([{"window": w} for w in (2, 0, 1)])
+    worlds.reset()
+    assert worlds.simulator.trace.window.tolist() == [2, 0, 1]
+    for options, message in (
+        ({"windw": 1}, r"options\['windw'\] = 1"),
+        ({"window": 4}, "window = 4: must be in 0..2"),
+        ([{"window": 1}, {}, {}], "must be given for every world"),
+    ):
+        worlds.set_options(options)
+        with pytest.raises(ValueError, match=message):
+            worlds.reset()
+    worlds.set_options()
+    assert worlds.reset()["job"].shape == (3, 2)
+
+
 def test_what_learned_from_the_flat_bridge_plays_behind_gymnasiums_flatten_observation():
     vector = SatVecEnv(1, SHORT, seed=5, flat=True).reset()
     flattened, _ = gymnasium.wrappers.FlattenObservation(SatEnv(SHORT)).reset(seed=5)
