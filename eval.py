@@ -35,7 +35,7 @@ class Args:
     elements: str | None = None
     """OMM or TLE file: puts every scenario on real satellites."""
     model: str | None = None
-    """Model to split."""
+    """Model to split: vit-b, ..., llama-3.1-8b, or a Hugging Face style config.json."""
     episodes: int = 6
     """Test episodes of each scenario; every agent plays the same ones."""
     seed: int = 0

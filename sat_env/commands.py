@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sat_env.evaluation.report import results_table
 from sat_env.evaluation.results import SCHEMA_VERSION, Results, Row, file_hash, this_run, write_results
 from sat_env.evaluation.runner import evaluate, world_of
+from sat_env.motion.elements import ElementsMover
 from sat_env.policy import Policy
-from sat_env.scenario import Elements, Scenario, ScenarioError, load_scenario, require
+from sat_env.scenario import Elements, Scenario, ScenarioError, Surface, load_scenario, require
 from sat_env.world import load_model, prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -132,14 +133,25 @@ def describe_input(scenario: Scenario) -> list[str]:
     """Return what a run stands on, a line each."""
     prepared = prepare(scenario)
     contacts, profile = prepared.contacts, prepared.profile
+    node = scenario.motion.mover if isinstance(scenario.motion, Surface) else "satellite"
     return [
-        f"{scenario.name} ({scenario.hash()}): {contacts.n_nodes} satellites from {contacts.start_utc}, "
-        f"{scenario.chain.slots} slots, {profile.name} in {profile.n_blocks} parts of "
-        f"{np.mean(profile.weight_bytes) / 1e6:.0f} MB",
+        f"{scenario.name} ({scenario.hash()}): {contacts.n_nodes} {node}s from "
+        f"{contacts.start_utc:%Y-%m-%d %H:%M:%S} UTC, {scenario.chain.slots} slots, "
+        f"{profile.name} in {profile.n_blocks} parts of {np.mean(profile.weight_bytes) / 1e6:.0f} MB",
         f"a job: {scenario.jobs.items:.0f} {'requests' if scenario.jobs.kind == 'llm' else 'images'} every "
-        f"{scenario.epoch_s:.0f} s, deadline {scenario.jobs.deadline_s:.0f} s; a satellite holds "
+        f"{scenario.epoch_s:.0f} s, deadline {scenario.jobs.deadline_s:.0f} s; a {node} holds "
         f"{scenario.payload.memory_bytes / 1e9:.2f} GB; levels {', '.join(prepared.levels)}",
+        *_left_out(scenario),
     ]
+
+
+def _left_out(scenario: Scenario) -> list[str]:
+    """Return a line on the satellites of an element file that fly in another shell; none if there are none."""
+    if not isinstance(scenario.motion, Elements):
+        return []
+    names = ElementsMover.from_file(scenario.motion).left_out
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"left out of {scenario.motion.file}: {len(names)} of another shell ({some})"] if names else []
 
 
 def file_to_write(out: str) -> Path:

@@ -142,12 +142,17 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
 
     The sum of named terms (`sat_env.reward`), weighted by the scenario: ``-log(latency / reference
     latency)``, and -1 for a job that fails (dropped at its deadline, infeasible, or above the accuracy
-    limit), which also counts as the deadline.
+    limit), which also counts as the deadline; of weight 0 unless a scenario sets it, bytes and energy.
 
     ## Starting State
 
     A window of epochs out of `split` and a trace of faults, weather and arrivals, both drawn from the seed.
     Batteries are charged as the scenario says, nothing is loaded. ``options={"window": w}`` picks the window.
+
+    ## Info
+
+    Of each step, floats: ``latency_s``, ``failed`` and ``repaired`` (0 or 1), ``accuracy_drop`` (a share), ``bytes``
+    sent, ``energy_j``, ``reload_bytes``. Of a reset, nothing.
 
     ## Episode End
 
@@ -155,7 +160,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
 
     ## Arguments
 
-    ``scenario``: a name, a TOML path, or plain data. ``action``: the encoding. ``split``: ``"train"``,
+    ``scenario``: a name, a TOML path, plain data, or a `Scenario`. ``action``: the encoding. ``split``: ``"train"``,
     ``"dev"`` or ``"test"`` windows. ``render_mode``: ``"ansi"`` or ``"rgb_array"``.
 
     ## Vectorized environment
@@ -287,9 +292,12 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
+        modes = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
+        if autoreset_mode not in (*modes, *(mode.value for mode in modes)):
+            raise ValueError(
+                f"autoreset_mode = {autoreset_mode!r}: must be one of {', '.join(repr(m.value) for m in modes)}"
+            )
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        if self.autoreset_mode == AutoresetMode.DISABLED:
-            raise ValueError("autoreset_mode = DISABLED: must be NEXT_STEP or SAME_STEP")
         if render_mode is not None:
             raise ValueError(f"render_mode = {render_mode!r}: must be None; render single environments")
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}

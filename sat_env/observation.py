@@ -61,8 +61,9 @@ def layout(slots: int) -> tuple[Entry, ...]:
 
 def observation_space(slots: int) -> gymnasium.spaces.Dict:
     """Return the Dict space: every entry a Box in [0, 1], float32, 1-D."""
+    # As pairs, which Gymnasium does not sort: `FlattenObservation` then gives the flat vector.
     return gymnasium.spaces.Dict(
-        {entry.name: gymnasium.spaces.Box(0.0, 1.0, (entry.size,), np.float32) for entry in layout(slots)}
+        [(entry.name, gymnasium.spaces.Box(0.0, 1.0, (entry.size,), np.float32)) for entry in layout(slots)]
     )
 
 

@@ -479,7 +479,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Reward:
-    """Weights of the named reward terms (see `sat_env.env`)."""
+    """Weights of the named reward terms (see `sat_env.reward`)."""
 
     latency: float = 1.0  # -log(min(latency, deadline) / reference latency)
     drop: float = 1.0  # subtracted for a dropped, infeasible or over-limit job
@@ -689,10 +689,10 @@ def _build(kind: Any, value: Any, path: str) -> Any:
         hints = get_type_hints(kind)
         for key in value:
             require(key in hints, f"{path}.{key}", value[key], f"absent; the fields are {', '.join(hints)}")
-        try:
-            return kind(**{key: _build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
-        except TypeError as error:
-            raise ScenarioError(f"{path} = {value!r}: {error}") from None
+        for one in dataclasses.fields(kind):
+            optional = not (one.default is one.default_factory is dataclasses.MISSING)
+            require(optional or one.name in value, path, value, f"a table that holds {one.name}")
+        return kind(**{key: _build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
     if kind is bool:
         require(isinstance(value, bool), path, value, "true or false")
     elif kind in (int, float):

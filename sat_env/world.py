@@ -132,21 +132,12 @@ def prepare(scenario: Scenario) -> Prepared:
     ScenarioError
         A block larger than any memory, an unknown level, or a field refused while orbits are computed.
     """
-    model = scenario.model
-    named = (
-        getattr(scenario.motion, "file", ""),
-        scenario.faults.outage_log,
-        model.profile,
-        model.compression,
-    )
-    stats = [path.stat() for path in map(Path, named) if path.is_file()]
-    written = tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
-    return _prepare(scenario, RULES[scenario.chain.rule], written)
+    # By its hash and rule too: a file that it names may hold something else by now, a rule of that name be another.
+    return _prepared(scenario, scenario.hash(), RULES[scenario.chain.rule])
 
 
 @functools.lru_cache(maxsize=16)
-def _prepare(scenario: Scenario, _rule: Rule, _written: tuple[tuple[int, int], ...]) -> Prepared:
-    """Do what `prepare` does; rule and files of the same name, if they changed, make another entry of the cache."""
+def _prepared(scenario: Scenario, _hash: str, _rule: Rule) -> Prepared:
     profile = load_model(scenario)
     table = load_table(scenario.model.compression)
     levels = _level_indices(scenario, table)
@@ -180,17 +171,16 @@ def _read_only(world: World) -> World:
 def load_model(scenario: Scenario) -> ModelProfile:
     """Return the profile of the scenario's model, in its units."""
     jobs, model = scenario.jobs, scenario.model
-    measured = model.profile.endswith(".csv")
+    kind = load_profile(model.profile).kind
+    # Times of one item, as measured, tell neither the KV cache nor what a token costs.
+    allowed = f"a {'language' if jobs.kind == 'llm' else 'vision'} model for jobs.kind = {jobs.kind!r}"
+    require((kind == "llm") == (jobs.kind == "llm"), "model.profile", model.profile, allowed)
     options: dict[str, float | int] = {"dtype_bytes": int(model.dtype_bytes)}
-    if jobs.kind == "llm":
-        # Times of one item tell neither the KV cache nor what a token costs.
-        require(not measured, "model.profile", model.profile, "a language model for jobs.kind = 'llm'")
+    if kind == "llm":
         options["prompt_tokens"] = jobs.prompt_tokens
-    elif not measured:
+    elif kind == "vit":
         options["input_bytes"] = float(image_bytes(jobs.width, jobs.height))
     profile = load_profile(model.profile, **options)  # type: ignore[arg-type]
-    kind = "llm" if jobs.kind == "llm" else "measured" if measured else "vit"
-    require(profile.kind == kind, "model.profile", model.profile, f"a {kind} model for {jobs.kind}")
     if model.units:
         require(
             model.units <= profile.n_blocks, "model.units", model.units, f"at most {profile.n_blocks} blocks"

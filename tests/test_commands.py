@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from sat_env.commands import fail_cleanly, new_console, swap_model
+from sat_env.commands import describe_input, fail_cleanly, new_console, swap_model
 from sat_env.evaluation.results import load_results
 from sat_env.evaluation.runner import world_of
-from sat_env.scenario import load_scenario
+from sat_env.scenario import Elements, load_scenario
 
 pytest.importorskip("stable_baselines3")
 
@@ -424,6 +424,25 @@ def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the
     assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
     images = swap_model(llama, "vit-g")
     assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
+
+
+def test_satellites_of_another_shell_are_said_to_be_left_out(tmp_path):
+    header = (
+        "OBJECT_NAME,OBJECT_ID,EPOCH,MEAN_MOTION,ECCENTRICITY,INCLINATION,RA_OF_ASC_NODE,ARG_OF_PERICENTER,MEAN_ANOMALY,"
+        "EPHEMERIS_TYPE,CLASSIFICATION_TYPE,NORAD_CAT_ID,ELEMENT_SET_NO,REV_AT_EPOCH,BSTAR,MEAN_MOTION_DOT,MEAN_MOTION_DDOT"
+    )
+    row = "SAT {0},2025-001A,2025-03-20T06:30:00.0,{1},0.0001,53,0,0,{2},0,U,{0},999,1,0,0,0"
+    rows = [row.format(n, 15.06 if n else 15.5, 15 * n) for n in range(24)]
+    path = tmp_path / "ring.csv"
+    path.write_text("\n".join([header, *rows]))
+    ring = load_scenario("WalkerOutage").replace(motion=Elements(file=str(path)), **{"chain.slots": 3})
+    assert describe_input(ring)[-1] == f"left out of {path}: 1 of another shell (SAT 0)"
+    assert len(describe_input(load_scenario("WalkerOutage"))) == 2
+
+
+def test_ships_are_not_called_satellites():
+    world, job = describe_input(load_scenario("ShipFleet"))
+    assert "10 ships from 2026-01-01 00:00:00 UTC" in world and "a ship holds" in job
 
 
 def test_only_a_registered_scenario_has_an_environment_id():

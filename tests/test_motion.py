@@ -345,6 +345,25 @@ def omm_xml(fields: list[dict]) -> str:
     return f"<ndm><omm><body>{segments}</body></omm></ndm>"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    fields = export_omm(RECORDS[0], "SAT 1")
+    table = ",".join(fields) + "\n" + ",".join(str(value) for value in fields.values()) + "\n"
+    (tmp_path / "a.csv").write_text(table, encoding="utf-8-sig")
+    (tmp_path / "a.tle").write_text("\n".join(["SAT 1", *export_tle(RECORDS[0])]), encoding="utf-8-sig")
+    for name in ("a.csv", "a.tle"):
+        assert motion.build(Elements(file=str(tmp_path / name))).names == ("SAT 1",)
+
+
+def test_a_ring_over_the_equator_is_one_plane_in_order(tmp_path):
+    path = tmp_path / "ring.json"
+    ring = [record(550.0, 0.0, 0.0, 30.0 * n, n + 1) for n in range(12)]
+    path.write_text(json.dumps([export_omm(one, f"SAT {one.satnum:02d}") for one in ring]))
+    mover = motion.build(Elements(file=str(path)))
+    assert set(mover.plane.tolist()) == {0}
+    around = [int(name[-2:]) for name in mover.names]
+    assert np.diff(around).tolist().count(1) >= 10 and np.isfinite(mover.orbits.phase_rad).all()
+
+
 def test_six_digit_catalogue_numbers_are_read(tmp_path):
     fields = export_omm(RECORDS[0], "NEW") | {"NORAD_CAT_ID": 799500001, "EPOCH": "2026-07-12T00:00:00"}
     (tmp_path / "new.json").write_text(json.dumps([fields]))
@@ -362,7 +381,18 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
             f"line 3: TLE checksum expected {second[68]}, found {broken[68]}",
         ),
         "half.tle": (f"SAT\n{first}\n", "line 2: the file ends inside a TLE"),
-        "prose.tle": (f"SAT\n{first}\nhello\n", "line 3: expected line 2 of a TLE, found 'hello'"),
+        "prose.tle": (
+            f"SAT\n{first}\nhello\n",
+            "line 3: expected line 2 of a TLE, of 69 characters, found 'hello'",
+        ),
+        "object.json": (
+            json.dumps(export_omm(RECORDS[0], "A")),
+            "a readable OMM file (it holds no list of objects)",
+        ),
+        "text.json": (
+            json.dumps([export_omm(RECORDS[0], "A") | {"MEAN_MOTION": "nan"}]),
+            "record 1: not a valid OMM: MEAN_MOTION = 'nan': must be a finite number",
+        ),
         "mixed.tle": (
             "\n".join(["SAT", first, export_tle(RECORDS[1])[1]]),
             "line 3: satellite '00002' does not continue '00001'",

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,13 @@ def test_files_of_several_authors_make_one_leaderboard(
     greedy = results("greedy", (0, metrics(2.0)), (1, metrics(2.5)))
     main(write(tmp_path, SMALL, greedy))
     assert capsys.readouterr().out == leaderboard_markdown(merge([SMALL, greedy]).rows)
+
+
+def test_the_report_says_what_it_takes() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "sat_env.evaluation.report", "--help"], capture_output=True, text=True
+    )
+    assert ran.returncode == 0 and "results files as Markdown" in ran.stdout
 
 
 @pytest.mark.parametrize(

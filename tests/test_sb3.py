@@ -131,6 +131,12 @@ def test_a_flat_bridge_shows_the_same():
                 assert all(np.array_equal(parts[key], mine["terminal_observation"][key]) for key in parts)
 
 
+def test_what_learned_from_the_flat_bridge_plays_behind_gymnasiums_flatten_observation():
+    vector = SatVecEnv(1, SHORT, seed=5, flat=True).reset()
+    flattened, _ = gymnasium.wrappers.FlattenObservation(SatEnv(SHORT)).reset(seed=5)
+    assert np.array_equal(vector[0], flattened)
+
+
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_gymnasiums_vector_wrappers(mode):
     wrappers = gymnasium.wrappers.vector

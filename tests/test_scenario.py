@@ -118,6 +118,14 @@ BAD = [
         "at most the 4 satellites",
     ),
     ({"jobs": {"kind": "films"}}, "jobs.kind = 'films'"),
+    (
+        {"ground": {"stations": [{"name": "X", "latitude_deg": 1.0}]}},
+        "ground.stations[0] = {'name': 'X', 'latitude_deg': 1.0}: must be a table that holds longitude_deg",
+    ),
+    (
+        {"payload": {"modes": [{"power_w": 3}]}},
+        "modes[0] = {'power_w': 3}: must be a table that holds flops_per_s",
+    ),
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
@@ -174,7 +182,11 @@ def test_a_variant_takes_instances_numpy_numbers_and_fields_of_a_part_given_whol
         ({"model.profile": "vit-x"}, "vit-x"),
         ({"model.units": 100}, "model.units = 100"),
         ({"model.levels": ("zip",)}, "model.levels = 'zip'"),
-        ({"model.profile": "llama-3.2-1b"}, "llama-3.2-1b"),
+        (
+            {"model.profile": "llama-3.2-1b"},
+            "'llama-3.2-1b': must be a vision model for jobs.kind = 'images'",
+        ),
+        ({"jobs.kind": "llm"}, "model.profile = 'vit-g': must be a language model for jobs.kind = 'llm'"),
         ({"model.compression": "nothing"}, "nothing"),
     ],
 )
@@ -247,6 +259,12 @@ def test_a_measured_model_takes_its_seconds_on_a_satellite_like_the_one_it_was_m
     taken_s = (times["compute_end_s"] - times["compute_start_s"])[:2]
     items = env.prepared.world.items_mean / 4
     np.testing.assert_allclose(taken_s, items * np.array([[0.02], [0.03]]).repeat(4, axis=1))
+
+
+def test_an_outage_log_out_of_a_spreadsheet_is_read(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("subject,a,b,start_s,end_s\nsatellite,P00-S00,,30,50\n", encoding="utf-8-sig")
+    prepare(load_scenario("WalkerOutage").replace(**{"faults.outage_log": str(log)}))
 
 
 def test_a_measured_model_is_no_language_model(tmp_path):

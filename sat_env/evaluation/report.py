@@ -7,7 +7,7 @@ prints the leaderboard of results files as Markdown.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -175,4 +175,8 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
 if __name__ == "__main__":
     from sat_env.commands import fail_cleanly
 
-    fail_cleanly(lambda: main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description="Print the leaderboard of results files as Markdown.")
+    parser.add_argument(
+        "results", nargs="*", help="files of eval.py and train.py, of the same worlds and episodes"
+    )
+    fail_cleanly(lambda: main(parser.parse_args().results))

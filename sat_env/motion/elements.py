@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -142,9 +143,12 @@ def read_elements(path: Path) -> list[tuple[str, Satrec]]:
 def _omm_fields(path: Path, text: str) -> Iterable[dict[str, Any]]:
     try:
         if path.suffix.lower() == ".json":
-            return list(json.loads(text))
-        with path.open(encoding="utf-8-sig") as file:
-            return list(omm.parse_csv(file) if path.suffix.lower() == ".csv" else omm.parse_xml(file))
+            records = json.loads(text)
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise ValueError("it holds no list of objects")
+            return records
+        file = io.StringIO(text)
+        return list(omm.parse_csv(file) if path.suffix.lower() == ".csv" else omm.parse_xml(file))
     except (ValueError, SyntaxError, AttributeError, TypeError) as error:
         raise ScenarioError(f"motion.file = {str(path)!r}: must be a readable OMM file ({error})") from None
 
@@ -190,7 +194,8 @@ def _read_tle(path: Path, text: str) -> Iterator[tuple[str, str, Satrec]]:
             name, first = "", ""
         elif first or name:
             raise ScenarioError(
-                f"{path}, line {number}: expected line {'2' if first else '1'} of a TLE, found {line!r}"
+                f"{path}, line {number}: expected line {'2' if first else '1'} of a TLE, of 69 characters, "
+                f"found {line!r}"
             )
         else:
             name = line.removeprefix("0 ").strip()
@@ -239,10 +244,13 @@ def _orbits_at(start: datetime, records: list[Satrec], names: list[str]) -> Orbi
     position, velocity = _propagate(SatrecArray(records), names, start, np.zeros(1))
     r, v = position[:, 0], velocity[:, 0]
     normal = np.cross(r, v)
-    node = np.arctan2(normal[:, 0], -normal[:, 1]) % (2 * np.pi)
-    inclination = np.arccos(normal[:, 2] / np.linalg.norm(normal, axis=1))
-    along = np.cos(node) * r[:, 0] + np.sin(node) * r[:, 1]
-    across = r[:, 2] / np.sin(inclination)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    # On the equator both arguments are 0: without signs, which would throw nodes to 0 or 180 deg at random.
+    node = np.arctan2(normal[:, 0] + 0.0, 0.0 - normal[:, 1]) % (2 * np.pi)
+    inclination = np.arccos(normal[:, 2])
+    toward = np.stack([np.cos(node), np.sin(node), np.zeros_like(node)], axis=1)
+    along = (r * toward).sum(axis=1)
+    across = (r * np.cross(normal, toward)).sum(axis=1)
     return Orbits(node, inclination, np.arctan2(across, along) % (2 * np.pi))
 
 

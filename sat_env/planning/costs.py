@@ -11,6 +11,8 @@ the result even when it holds no block. A level counts only where an activation 
 slot that holds blocks; in a **canonical** plan all the others are 0.
 """
 
+import reprlib
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,11 +148,11 @@ def costs_from_arrays(
     ValueError
         One line naming the field, its value and what is allowed.
     """
-    compute = np.asarray(compute_s, dtype=np.float64)
+    compute = _numbers("compute_s", compute_s)
     if compute.ndim != 2 or compute.shape[0] < 2 or compute.shape[1] < 1:
         raise ValueError(f"compute_s has shape {compute.shape}; needs (K+1, L) with K >= 1 and L >= 1")
     k, n = compute.shape[0] - 1, compute.shape[1]
-    sent = np.asarray(boundary_bytes, dtype=np.float64)
+    sent = _numbers("boundary_bytes", boundary_bytes)
     sent = sent[:, None] if sent.ndim == 1 else sent
     if sent.ndim != 2 or sent.shape[0] != n + 1 or sent.shape[1] < 1:
         raise ValueError(f"boundary_bytes has shape {sent.shape}; needs (L+1, R) with L = {n} and R >= 1")
@@ -303,12 +305,20 @@ def make_canonical(n_blocks: int, cuts: I64, levels: I64) -> None:
         start = cuts[k]
 
 
+def _numbers(name: str, value: npt.ArrayLike) -> F64:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} = {reprlib.repr(value)}; needs numbers, in rows of one length") from None
+
+
 def _array(name: str, value: Any, shape: tuple[int, ...], *, allow_inf: bool = False) -> F64:
     """Make a fresh C-contiguous float64 array of `shape`, without nan or negative entries."""
+    numbers = _numbers(name, value)
     try:
-        array = np.array(np.broadcast_to(np.asarray(value, dtype=np.float64), shape), order="C")
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} has shape {np.shape(value)}; needs numbers of shape {shape}") from None
+        array = np.array(np.broadcast_to(numbers, shape), order="C")
+    except ValueError:
+        raise ValueError(f"{name} has shape {numbers.shape}; needs numbers of shape {shape}") from None
     bad = np.isnan(array) | (array < 0.0) | (np.isinf(array) & (not allow_inf))
     if np.any(bad):
         allowed = "non-negative numbers or inf" if allow_inf else "finite non-negative numbers"
@@ -317,6 +327,7 @@ def _array(name: str, value: Any, shape: tuple[int, ...], *, allow_inf: bool = F
 
 
 def _integer(name: str, value: int, low: int, high: int | None) -> int:
-    if isinstance(value, bool) or int(value) != value or value < low or (high is not None and value > high):
+    whole = isinstance(value, Real) and not isinstance(value, bool) and np.floor(value) == value < np.inf
+    if not whole or value < low or (high is not None and value > high):
         raise ValueError(f"{name} = {value!r}; allowed are integers {low}..{'' if high is None else high}")
     return int(value)
