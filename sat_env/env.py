@@ -45,6 +45,8 @@ def windows_of(options: dict[str, Any] | None, worlds: int) -> Ints | None:
         return None
     if np.shape(window) not in ((), (worlds,)):
         raise ValueError(f"window = {window!r}: must be one number, or a list of {worlds}, one a world")
+    if np.asarray(window).dtype.kind not in "iu":
+        raise ValueError(f"window = {window!r}: must be a whole number")
     return np.broadcast_to(window, (worlds,))
 
 

@@ -347,9 +347,12 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
     index = {name: node for node, name in enumerate(contacts.names)}
     rows: list[tuple[float, float, float]] = []
     with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-        for number, row in enumerate(csv.DictReader(file), start=2):
+        reader = csv.DictReader(file)
+        columns, allowed = list(reader.fieldnames or ()), f"the columns {', '.join(LOG_COLUMNS)}"
+        require(set(columns) == set(LOG_COLUMNS), "faults.outage_log line 1", columns, allowed)
+        for number, row in enumerate(reader, start=2):
             where = f"faults.outage_log line {number}"
-            require(set(row) == set(LOG_COLUMNS), where, list(row), f"the columns {', '.join(LOG_COLUMNS)}")
+            require(set(row) == set(columns), where, list(row.values()), allowed)
             require(row["subject"] in ("link", "satellite"), where, row["subject"], "'link' or 'satellite'")
             ends = [row["a"], row["b"]] if row["subject"] == "link" else [row["a"]]
             for name in ends:

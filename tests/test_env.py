@@ -199,6 +199,9 @@ def test_bad_arguments_are_named():
             ValueError, match=rf"^window = \[0, 1, 2\]: must be one number, or a list of {count},"
         ):
             world.reset(seed=0, options={"window": [0, 1, 2]})
+        for window in ("3", 2.5, True):
+            with pytest.raises(ValueError, match=rf"^window = {window!r}: must be a whole number"):
+                world.reset(seed=0, options={"window": window})
     for mode in ("next_step", AutoresetMode.DISABLED):
         with pytest.raises(ValueError, match=r"^autoreset_mode = .*: must be one of 'NextStep', 'SameStep'"):
             SatVectorEnv(2, "WalkerOutage", autoreset_mode=mode)

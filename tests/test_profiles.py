@@ -17,7 +17,9 @@ from sat_env.workload.profiles import (
     image_bytes,
     llm_profile,
     load_profile,
+    profile_from_csv,
     profile_from_module,
+    profile_to_csv,
     vit_profile,
 )
 
@@ -213,6 +215,7 @@ LLAMA = {
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; allowed: true or false"),
         ({"dtype": ["float32"]}, "dtype is .'float32'.; allowed: float32, float16, bfloat16"),
         ({"head_dim": None, "num_attention_heads": 5}, "hidden_size is 64; allowed: multiples"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is .*'bits': 4.*; allowed: none"),
         ({"dtype": "int3"}, "dtype is 'int3'; allowed: float32, float16, bfloat16"),
         ({"model_type": "vit", "patch_size": 15}, "image is 224 px; allowed: multiples of the patch, 15"),
         ({"model_type": "vit", "id2label": []}, "id2label is .*; allowed: an object"),
@@ -352,6 +355,22 @@ def test_torch_module_agrees_with_the_shape() -> None:
     np.testing.assert_array_equal(counted.weight_bytes, formula.weight_bytes)
     np.testing.assert_array_equal(counted.boundary_entries, formula.boundary_entries)
     assert counted.n_parameters == formula.n_parameters
+
+
+def test_a_profile_is_written_as_it_was_counted(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)).half()
+    counted = profile_from_module(module, torch.zeros(3, 4).half())
+    for profile in (counted, vit_profile("vit-b", input_bytes=3 * 720 * 1280)):
+        profile_to_csv(profile, tmp_path / "mine.csv")
+        read = profile_from_csv(tmp_path / "mine.csv", dtype_bytes=profile.dtype_bytes)
+        np.testing.assert_allclose(read.flops_per_item, profile.flops_per_item, rtol=1e-15)
+        assert read.weight_bytes.tolist() == profile.weight_bytes.tolist()
+        assert read.boundary_entries[1:].tolist() == profile.boundary_entries[1:].tolist()
+        assert read.input_bytes_per_item == profile.input_bytes_per_item
+        assert read.result_bytes_per_item == profile.result_bytes_per_item
+    with pytest.raises(ValueError, match="is a language model's; allowed: one of images"):
+        profile_to_csv(load_profile("llama-3.2-1b"), tmp_path / "mine.csv")
 
 
 def test_torch_module_refuses_unknown_and_reordered_blocks() -> None:

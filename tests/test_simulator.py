@@ -329,6 +329,14 @@ def test_recorded_outages_are_played_back(tmp_path):
     log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
     with pytest.raises(ValueError, match="line 2 = 'nobody'"):
         prepare(base.replace(**{"faults.outage_log": str(log)}))
+    for text, message in (
+        ("", r"line 1 = \[\]: must be the columns subject"),
+        ("a,b\n", "line 1"),
+        ("x\n", "line 1"),
+    ):
+        log.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            prepare(base.replace(**{"faults.outage_log": str(log)}))
 
 
 def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_path):

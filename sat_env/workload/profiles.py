@@ -488,6 +488,31 @@ def profile_from_csv(path: str | Path, *, dtype_bytes: int = 4) -> ModelProfile:
     )
 
 
+def profile_to_csv(profile: ModelProfile, path: str | Path) -> None:
+    """Write a profile as the CSV that `profile_from_csv` reads, and a scenario names: of a torch module, say.
+
+    Seconds are those of a device of 1e12 FLOP/s. The reader needs the profile's `dtype_bytes`.
+
+    Raises
+    ------
+    ValueError
+        A language model, whose KV cache and generated tokens no column holds.
+    """
+    if profile.kind == "llm":
+        raise ValueError(f"profile {profile.name!r} is a language model's; allowed: one of images")
+    flops_per_s = 1e12
+    output_bytes = profile.boundary_entries * profile.dtype_bytes
+    output_bytes[0] = profile.input_bytes_per_item
+    rows = zip(profile.flops_per_item / flops_per_s, profile.weight_bytes, output_bytes[1:], strict=True)
+    lines = [
+        f"# flops_per_s = {flops_per_s}",
+        "block,seconds,weight_bytes,output_bytes",
+        f"0,0,0,{output_bytes[0]}",
+    ]
+    lines += [",".join(map(str, (block, *row))) for block, row in enumerate(rows, 1)]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _rate(path: str | Path, line: str) -> float:
     """Read the rate off the first line of a measured CSV."""
     name, _, value = line.partition("=")
@@ -655,6 +680,9 @@ def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPE_BYTES):
         raise ValueError(f"{path}: dtype is {dtype!r}; allowed: {', '.join(DTYPE_BYTES)}")
+    quantised = config.get("quantization_config")
+    if quantised is not None:  # weights of a few bits would count as whole ones
+        raise ValueError(f"{path}: quantization_config is {quantised!r}; allowed: none")
     family = config.get("model_type")
     shape: VitShape | DecoderShape
     if family == "vit":
