@@ -266,6 +266,15 @@ def test_checkpoints_are_of_every_update_unless_they_take_too_much_of_the_time(m
         assert len(saved) == expected
 
 
+def test_runs_of_neighbouring_seeds_meet_no_episode_twice(outage):
+    met = []
+    for seed in (0, 1):
+        env = new_model(tiny(outage, seed=seed)).env
+        env.reset()
+        met += env.simulator.seeds.tolist()
+    assert len(set(met)) == len(met)
+
+
 @pytest.mark.parametrize("algorithm", TRAINED)
 def test_interrupted_and_resumed_equals_uninterrupted(outage, tmp_path, algorithm):
     run = tiny(outage, algorithm)

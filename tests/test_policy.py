@@ -169,3 +169,9 @@ def test_a_bad_plan_is_refused_with_policy_and_epoch(short, returned, message):
 def test_no_episodes_are_refused(short):
     with pytest.raises(ValueError, match="episodes = 0"):
         episodes(short, "test", 0, 0)
+
+
+def test_no_trace_is_met_in_two_splits(short):
+    """Arrivals, weather and outages that constants were tuned on must not come back in another window."""
+    met = [{episode.seed for episode in episodes(short, split, 50, 3)} for split in ("train", "dev", "test")]
+    assert len(set.union(*met)) == 150

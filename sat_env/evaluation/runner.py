@@ -44,7 +44,7 @@ class Episode:
 
 
 def episodes(scenario: Scenario, split: Split, count: int, seed: int) -> list[Episode]:
-    """Return `count` episodes of a split: its windows in turn, the seed of each derived from `seed`.
+    """Return `count` episodes of a split: its windows in turn, the seed of each derived from split and `seed`.
 
     Raises
     ------
@@ -56,7 +56,9 @@ def episodes(scenario: Scenario, split: Split, count: int, seed: int) -> list[Ep
     if seed < 0:
         raise ValueError(f"seed = {seed}: must be at least 0")
     windows = split_windows(scenario.windows, split)
-    return [Episode(i, windows[i % len(windows)], _derive(seed, "episode", i)) for i in range(count)]
+    # What was tuned on the arrivals and outages of a training trace must not meet them again in another window.
+    purpose = "episode" if split == "train" else f"{split} episode"
+    return [Episode(i, windows[i % len(windows)], _derive(seed, purpose, i)) for i in range(count)]
 
 
 def run_episode(
