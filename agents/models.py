@@ -111,7 +111,9 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
         seed=run.seed,
         device="cpu",
     )
-    env.seed(first_seed(run))  # the model gave it its own seed: runs of neighbouring seeds met the same episodes
+    env.seed(
+        first_seed(run)
+    )  # the model gave it its own seed: runs of neighbouring seeds met the same episodes
     if env.interface.first_output is not None and policy is not SlotTransformerPolicy:
         with torch.no_grad():
             last = cast(torch.nn.Linear, model.policy.action_net)
