@@ -539,6 +539,13 @@ class Scenario:
             self.payload.slot_modes,
             f"empty or one mode for each of the {self.chain.slots} slots",
         )
+        least_w = min(mode.power_w for mode in self.payload.modes)
+        require(
+            self.energy.idle_w <= least_w,
+            "energy.idle_w",
+            self.energy.idle_w,
+            f"at most {least_w:g}, the least power_w of payload.modes: a busy computer draws that on top",
+        )
 
     def replace(self, **changes: Any) -> Scenario:
         """Return a variant: ``scenario.replace(**{"faults.link_up_mean_s": 0, "epoch_s": 30})``.

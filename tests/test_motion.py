@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -380,6 +381,10 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
             f"SAT\n{first}\n{broken}\n",
             f"line 3: TLE checksum expected {second[68]}, found {broken[68]}",
         ),
+        "epoch.tle": (
+            f"{first[:18]}AA{first[20:68]}{(int(first[68]) - int(first[18]) - int(first[19])) % 10}\n{second}\n",
+            "line 1: epoch of a TLE expected as YYDDD.FFFFFFFF, found 'AA",
+        ),
         "half.tle": (f"SAT\n{first}\n", "line 2: the file ends inside a TLE"),
         "prose.tle": (
             f"SAT\n{first}\nhello\n",
@@ -424,8 +429,9 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ScenarioError, match="must be an existing OMM"):
         motion.build(Elements(file=str(tmp_path / "absent.csv")))
-    with pytest.raises(ScenarioError, match=r"motion\.start_utc = 'yesterday'"):
-        motion.build(Walker(start_utc="yesterday"))
+    for instant in ("yesterday", "0001-01-01T00:00:00+23:00"):
+        with pytest.raises(ScenarioError, match=rf"motion\.start_utc = '{re.escape(instant)}'"):
+            motion.build(Walker(start_utc=instant))
     with pytest.raises(ScenarioError, match="preset = 'x'"):
         preset("x")
 

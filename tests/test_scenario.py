@@ -179,6 +179,7 @@ def test_a_variant_takes_instances_numpy_numbers_and_fields_of_a_part_given_whol
     ("change", "message"),
     [
         ({"payload.memory_bytes": 1e6}, "largest block"),
+        ({"energy.idle_w": 20.0}, "energy.idle_w = 20.0: must be at most 15, the least power_w"),
         ({"model.profile": "vit-x"}, "vit-x"),
         ({"model.units": 100}, "model.units = 100"),
         ({"model.levels": ("zip",)}, "model.levels = 'zip'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -204,11 +205,15 @@ def _read_tle(path: Path, text: str) -> Iterator[tuple[str, str, Satrec]]:
 
 
 def _check_tle_line(path: Path, number: int, line: str) -> None:
-    """Refuse a TLE line whose last digit is not the sum of its digits, with '-' as 1, modulo 10."""
+    """Refuse a TLE line without an epoch, or whose last digit is not the sum of its digits (- is 1) modulo 10."""
     found = line[68]
     expected = sum(int(c) if c.isdigit() else c == "-" for c in line[:68]) % 10
     if str(expected) != found:
         raise ScenarioError(f"{path}, line {number}: TLE checksum expected {expected}, found {found}")
+    if line[0] == "1" and not re.fullmatch(r"\d{2}[ \d]\d{2}\.\d+", line[18:32].rstrip()):
+        raise ScenarioError(
+            f"{path}, line {number}: epoch of a TLE expected as YYDDD.FFFFFFFF, found {line[18:32]!r}"
+        )
 
 
 def _initialised(record: Satrec, where: str) -> Satrec:

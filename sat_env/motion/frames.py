@@ -29,10 +29,10 @@ def parse_utc(text: str, field: str = "motion.start_utc") -> datetime:
     """
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
         require(False, field, text, "an ISO 8601 instant, such as 2026-01-01T00:00:00Z")
         raise
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def days_since_j2000(start: datetime, times_s: npt.ArrayLike) -> Floats:
