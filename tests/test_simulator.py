@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sat_env.commands import swap_model
+from sat_env.knowledge import residual_outage_s
 from sat_env.planning.exact import solve
 from sat_env.planning.predict import predict
 from sat_env.scenario import load_scenario
@@ -337,6 +338,21 @@ def test_recorded_outages_are_played_back(tmp_path):
         log.write_text(text)
         with pytest.raises(ValueError, match=message):
             prepare(base.replace(**{"faults.outage_log": str(log)}))
+
+
+def test_imagined_outages_last_as_long_as_the_problem_expects():
+    """Of one that was there before the episode no more is known in imagination than in the problem: its age since."""
+    law = {"faults.link_tail_share": 0.05, "episode_epochs": 20, "windows": 5, "faults.link_up_mean_s": 500.0}
+    prepared = prepare(load_scenario("WalkerOutage").replace(**law))
+    sim = simulator(prepared, worlds=64)
+    starts = sim.trace.link_down_s[:, :, 0, 0]
+    world, link = np.nonzero(starts < 0.0)
+    assert len(world) > 30
+    expected_s = residual_outage_s(
+        prepared.world.outages.residual_s, prepared.world.outages.residual_step_s, 0.0
+    )
+    ends_s = [sim.imagine(seed).trace.link_down_s[world, link, 0, 1] for seed in range(12)]
+    assert np.mean(ends_s) == pytest.approx(expected_s, rel=0.2)
 
 
 def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_path):
