@@ -22,7 +22,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sat_env.evaluation.metrics import EpisodeMetrics
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 2: test episodes whose traces training met
 PACKAGES = (
     "sat-env",
     "gymnasium",
