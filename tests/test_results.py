@@ -45,7 +45,7 @@ def results(
     entry: str = "uniform", *rows: tuple[int, EpisodeMetrics], scenario: str = "PaperStatic"
 ) -> Results:
     return Results(
-        schema_version=2,
+        schema_version=3,
         entries={scenario: {entry: "0" * 64}},
         worlds={scenario: World("sat_env/PaperStatic-v0", "1" * 64, "2" * 64)},
         runs=(RUN,),
@@ -150,7 +150,7 @@ def change(document: dict, where: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema_version", 1, "schema_version is 1; allowed: 2"),
+        ("schema_version", 2, "schema_version is 2; allowed: 3"),
         ("rows/0/metrics/j_s", "fast", r"results.rows\[0\].metrics.j_s is 'fast'; allowed: a finite number"),
         ("rows/0/metrics/j_s", float("nan"), "j_s is nan; allowed: a finite number"),
         ("rows/0/metrics/j_s", -3.0, r"rows\[0\].metrics.j_s is -3.0; allowed: a finite number, 0 or more"),
