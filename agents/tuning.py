@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import optuna
+import torch
 from optuna.samplers import TPESampler
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -102,6 +103,7 @@ def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def objective(trial: optuna.Trial, run: Run) -> float:
     """Train under what the trial suggests; return the best J on the held-out traces."""
+    torch.set_num_threads(1)  # as `training.train_in`
     tried = run._replace(config=replace(run.config, **suggest(trial, run)))
     judge = Judge(tried, trial)
     if not isinstance(tried.config, PPOConfig):

@@ -105,9 +105,12 @@ def imagined_traces(world: World, now: Problems) -> Trace:
 
 def outages_left_s(world: World, now: Problems) -> Array:
     """Return (N, K, K+1) the mean time the outage of each primary route still lasts; 0 where it is up."""
-    law = world.outages
-    steps = np.minimum(now.state_age_s / law.residual_step_s, len(law.residual_s) - 1)
-    return np.where(now.primary_up == 0.0, law.residual_s[steps.astype(np.int64)], 0.0)
+    table, age = world.outages.residual_s, now.state_age_s / world.outages.residual_step_s
+    last = len(table) - 1
+    left_s = np.interp(
+        age, np.arange(last + 1), np.append(table[:last], 0.0)
+    )  # see `knowledge.residual_outage_s`
+    return np.where(now.primary_up == 0.0, np.where(age >= last, table[last], left_s), 0.0)
 
 
 def by_link(world: World, now: Problems, route_s: Array) -> Array:

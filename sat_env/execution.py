@@ -8,7 +8,7 @@ import numpy as np
 
 from sat_env.kernels import part, small
 from sat_env.knowledge import ground_bps, meet_outages
-from sat_env.pipeline import COMPUTE_END
+from sat_env.pipeline import COMPUTE_END, epoch_of
 from sat_env.planning.predict import serve
 from sat_env.problem import block_seconds
 from sat_env.trace import fill
@@ -229,8 +229,8 @@ def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end): 
     epoch = state.epoch[b]
     now = (epoch - state.start[b]) * world.epoch_s
     m = world.micro_batches
-    first = 0.0
-    last = 0.0
+    first = problems.reboot_s[row, 0]  # the sensing satellite hands nothing on before
+    last = first
     loop = 0.0
     slowest = 0.0
     boundary = 0
@@ -288,7 +288,10 @@ def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end): 
 
 @part
 def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
-    """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route."""
+    """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route.
+
+    What a reset made it load again is drawn in the epoch of the reset.
+    """
     epoch = state.epoch[b]
     slots = world.chain.shape[1]
     chain = world.chain[epoch]
@@ -299,6 +302,8 @@ def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, s
     hop_bits, slot_j = outcome.hop_bits[b], outcome.slot_j[b]
     span = draw_j.shape[1]
     first = epoch % span
+    now = (epoch - state.start[b]) * world.epoch_s
+    any_fault = job.extent[1] == 0 and state.first_fault_s[b] < now + world.deadline_s
     boundary = 0
     sent_bytes = 0.0
     drawn_j = 0.0
@@ -307,6 +312,15 @@ def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, s
         hop_bits[k] = wire_bits[s]
         sent_bytes += wire_bits[s] / 8.0 * links_of_route(world.route_links[epoch, 0, k, stage_slot[s + 1]])
         v = chain[k]
+        if any_fault and stage_end[s] > boundary:
+            for i in range(job.resets_met[s]):
+                if loaded_again(job, s, i, world.reboot_s, now + world.deadline_s):
+                    outcome.reload_bytes[b] += job.reload_s[s] * problems.load_bytes_per_s[row, k]
+                    drawn = job.reload_s[s] * power_w[k]
+                    h = epoch_of(job.reset_s[s, i], now, world.epoch_s, span)
+                    draw_j[v, first + h if first + h < span else first + h - span] += drawn
+                    slot_j[k] += drawn
+                    drawn_j += drawn
         for h in range(span):
             drawn = busy_s[s, h] * power_w[k] + send_s[s, h] * transmit_w
             if h == 0:
@@ -322,6 +336,15 @@ def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, s
     outcome.bytes[b] = sent_bytes
     outcome.energy_j[b] = drawn_j
     state.energy_j[b, 3] += drawn_j
+
+
+@part
+def loaded_again(job, s, i, reboot_s, deadline_s):  # type: ignore[no-untyped-def]
+    """Tell whether stage `s` of a job loaded its blocks again after reset `i`, before the next one and the deadline."""
+    reset = job.reset_s[s, i]
+    loaded = reset + reboot_s + job.reload_s[s]
+    interrupted = i + 1 < job.resets_met[s] and job.reset_s[s, i + 1] < loaded
+    return reset > job.reset_from_s[s] and loaded <= deadline_s and not interrupted
 
 
 @small

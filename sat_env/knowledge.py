@@ -18,8 +18,16 @@ from sat_env.trace import fill
 
 @kernel
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
-    """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`)."""
-    return residual_s[min(int(age_s / step_s), residual_s.shape[0] - 1)]
+    """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`, and between its entries)."""
+    last = residual_s.shape[0] - 1
+    i = min(int(age_s / step_s), last)
+    if i == last:
+        return residual_s[last]
+    after = age_s / step_s - i
+    next_s = (
+        residual_s[i + 1] if i + 1 < last else 0.0
+    )  # none outlasts the longest; the last entry is of older ones
+    return residual_s[i] + after * (next_s - residual_s[i])
 
 
 @small
@@ -340,7 +348,7 @@ def see_outage(world, trace, b, link, now, n, hops):  # type: ignore[no-untyped-
     for i in range(trace.link_down_s.shape[2]):
         if trace.link_down_s[b, link, i, 0] > now:
             break
-        start_s = max(trace.link_down_s[b, link, i, 0], 0.0)
+        start_s = trace.link_down_s[b, link, i, 0]  # below 0 where it was there before the episode
     age_s = now - start_s
     hops.link_wait_s[n] = residual_outage_s(world.outages.residual_s, world.outages.residual_step_s, age_s)
     hops.link_since_s[n] = -age_s if age_s > 0.0 else -1e-12

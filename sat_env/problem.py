@@ -205,7 +205,7 @@ def tabulate(world: World, problems: Problems) -> Costs:
         rate_bps=problems.rate_bps.copy(),
         latency_s=problems.latency_s.copy(),
         stage_release_s=problems.busy_s.copy(),
-        hop_release_s=problems.release_s.copy(),
+        hop_release_s=_sending_from_s(problems),
         load_s=np.empty((worlds, slots + 1, blocks)),
         memory_bytes=np.repeat(world.block_memory_bytes[None], worlds, axis=0),
         memory_free_bytes=problems.memory_free_bytes.copy(),
@@ -221,6 +221,13 @@ def tabulate(world: World, problems: Problems) -> Costs:
     batch = Costs(**arrays)  # type: ignore[arg-type]  # scalars become arrays (B,) in a batch
     _fill_costs(Handle(world), Handle(problems), batch)
     return batch
+
+
+def _sending_from_s(problems: Problems) -> Array:
+    """Return (B, K, K+1) from when each hop carries bits: slot 0, which holds the input, may be rebooting."""
+    from_s = problems.release_s.copy()
+    from_s[:, 0] = np.maximum(from_s[:, 0], problems.reboot_s[:, :1])
+    return from_s
 
 
 @part

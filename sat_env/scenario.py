@@ -193,6 +193,8 @@ class Ground:
             self.stations,
             'at least one station, or ground.contact = "always"',
         )
+        fades = self.contact == "visible" or self.fade_sigma == 0
+        require(fades, "ground.fade_sigma", self.fade_sigma, '0 where ground.contact = "always"')
 
 
 @dataclass(frozen=True)
@@ -513,10 +515,10 @@ class Scenario:
         _positive(self, "scenario", "epoch_s", "episode_epochs", "reference_latency_s", "forecast_epochs")
         require(self.windows >= 5, "scenario.windows", self.windows, "at least 5 (train, dev and test)")
         require(
-            not self.faults.rain or self.ground.downlink == "ka",
+            not self.faults.rain or (self.ground.downlink == "ka" and self.ground.contact == "visible"),
             "faults.rain",
             self.faults.rain,
-            'false, or ground.downlink = "ka" (rain acts on the link budget)',
+            'false, or ground.downlink = "ka" and ground.contact = "visible" (rain acts on the link budget)',
         )
         if isinstance(self.motion, Walker):
             total = self.motion.planes * self.motion.per_plane

@@ -460,7 +460,7 @@ def redraw_links(  # type: ignore[no-untyped-def]
         lost_s = now + link_loss_s(key_loss, key_plane, law, link_ends, link, planes)
         t = now
         if count > 0 and link_down_s[w, count - 1, 1] > now:
-            start = max(link_down_s[w, count - 1, 0], 0.0)  # its age is seen from the episode's start on
+            start = link_down_s[w, count - 1, 0]
             t = max(start + redraw_running(outages, key, link, now - start), now)
             link_down_s[w, count - 1, 1] = t if t < lost_s else math.inf
         random = not link_is_downlink[link] and outages.up_mean_s > 0.0

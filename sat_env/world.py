@@ -234,9 +234,7 @@ def _world(
     entries[inner] = profile.boundary_entries[inner]
     boundary = entries[:, None] * bits[None, :] / 8.0
     boundary[0] = profile.input_bytes_per_item / (jobs.raw_ratio if jobs.kind == "images" else 1.0)
-    boundary[-1] = (
-        profile.result_bytes_per_item / per_request if jobs.kind == "llm" else (profile.result_bytes_per_item)
-    )
+    boundary[-1] = profile.result_bytes_per_item
     token_bytes = entries[:, None] * bits[None, :] / 8.0
     token_bytes[[0, -1]] = 4.0  # a token id
     is_llm = jobs.kind == "llm"

@@ -449,6 +449,9 @@ def test_only_a_registered_scenario_has_an_environment_id():
     scenario = load_scenario("PaperStatic")
     assert world_of(scenario).environment_id == "sat_env/PaperStatic-v0"
     assert world_of(scenario.replace(epoch_s=31.0)).environment_id is None
+    other = world_of(scenario.replace(**{"links.relay_s": 0.1}))
+    assert other.trace_hash == world_of(scenario).trace_hash
+    assert other.play_hash != world_of(scenario).play_hash == world_of(scenario).play_hash
     assert world_of(scenario.replace(name="Mine")).environment_id is None
 
 

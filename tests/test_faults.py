@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from sat_env.faults import RESIDUAL_STEPS, OutageLaw, outage_law
+from sat_env.knowledge import residual_outage_s
 from sat_env.scenario import Faults
 from sat_env.trace import STREAM_LINKS, down_time_s, stream_key
 
@@ -58,11 +59,13 @@ def test_draws_meet_mean_support_and_residual_life(faults: Faults) -> None:
     assert within(lengths, law.down_mean_s)
     longest = law.residual_step_s * RESIDUAL_STEPS
     assert lengths.max() <= longest
-    for i in range(0, RESIDUAL_STEPS, 16):
+    for i in np.arange(0, RESIDUAL_STEPS, 15.7):  # between entries of the table too
         age = i * law.residual_step_s
         rest = lengths[lengths > age] - age
         if len(rest) > 100:
-            assert within(rest, law.residual_s[i]), age
+            assert within(rest, residual_outage_s(law.residual_s, law.residual_step_s, age)), age
+    assert residual_outage_s(law.residual_s, law.residual_step_s, longest * (1 - 1e-6)) < 1e-3 * longest
+    assert residual_outage_s(law.residual_s, law.residual_step_s, longest) == longest
     assert np.isfinite(law.residual_s).all()
     assert (law.residual_s >= 0).all()
 

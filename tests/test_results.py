@@ -45,9 +45,9 @@ def results(
     entry: str = "uniform", *rows: tuple[int, EpisodeMetrics], scenario: str = "PaperStatic"
 ) -> Results:
     return Results(
-        schema_version=3,
+        schema_version=4,
         entries={scenario: {entry: "0" * 64}},
-        worlds={scenario: World("sat_env/PaperStatic-v0", "1" * 64, "2" * 64)},
+        worlds={scenario: World("sat_env/PaperStatic-v0", "1" * 64, "2" * 64, "3" * 64)},
         runs=(RUN,),
         rows=tuple(Row(entry, scenario, seed=0, episode=episode, run=0, metrics=m) for episode, m in rows),
     )
@@ -150,7 +150,7 @@ def change(document: dict, where: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("schema_version", 2, "schema_version is 2; allowed: 3"),
+        ("schema_version", 3, "schema_version is 3; allowed: 4"),
         ("rows/0/metrics/j_s", "fast", r"results.rows\[0\].metrics.j_s is 'fast'; allowed: a finite number"),
         ("rows/0/metrics/j_s", float("nan"), "j_s is nan; allowed: a finite number"),
         ("rows/0/metrics/j_s", -3.0, r"rows\[0\].metrics.j_s is -3.0; allowed: a finite number, 0 or more"),
@@ -249,7 +249,7 @@ def test_the_report_says_what_it_takes() -> None:
             "episodes of 'greedy' on PaperStatic: 1, not all .* 'uniform' .2.",
         ),
         (
-            replace(SMALL, worlds={"PaperStatic": World(None, "9" * 64, "2" * 64)}),
+            replace(SMALL, worlds={"PaperStatic": World(None, "9" * 64, "2" * 64, "3" * 64)}),
             r"worlds\['PaperStatic'\] is",
         ),
         (SMALL, "repeats"),

@@ -87,3 +87,4 @@ def test_starlink_generates_tokens_on_more_satellites_than_one():
     prepared = prepare(load_scenario("StarlinkLLM"))
     assert prepared.contacts.n_nodes == 1584 and prepared.world.tokens > 0
     assert prepared.world.block_bytes.sum() > 3 * prepared.world.memory_bytes
+    assert (prepared.world.boundary_bytes[-1] == 4.0).all()  # a request's prefill yields one token id

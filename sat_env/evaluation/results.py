@@ -22,7 +22,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sat_env.evaluation.metrics import EpisodeMetrics
 
-SCHEMA_VERSION = 3  # 2: test episodes whose traces training met
+SCHEMA_VERSION = 4  # 2: test episodes whose traces training met; 3: nothing told how the worlds move
 PACKAGES = (
     "sat-env",
     "gymnasium",
@@ -43,6 +43,7 @@ class World:
     environment_id: str | None  # None where no registered environment is this scenario
     scenario_hash: str
     trace_hash: str  # of a fixed trace: it catches silent changes of the exogenous streams
+    play_hash: str  # of an episode under a fixed plan: what is seen and what comes of it
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import reprlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sat_env.evaluation.metrics import EpisodeMetrics, episode_metrics
 from sat_env.evaluation.results import Row, World
@@ -17,7 +18,6 @@ from sat_env.plan import Ints, Plan
 from sat_env.policy import Policy, PolicySpec
 from sat_env.scenario import Scenario, ships
 from sat_env.simulator import NO_PLAN, Simulator, Split, split_windows
-from sat_env.trace import Trace
 from sat_env.world import Prepared, prepare
 
 
@@ -134,19 +134,28 @@ def evaluate(
 
 
 def world_of(scenario: Scenario) -> World:
-    """Return what identifies a scenario in a results file, with the hash of a fixed trace."""
+    """Return what identifies a scenario in a results file, with the hashes of a fixed trace and of a fixed play."""
     simulator = Simulator(prepare(scenario), 1, "test")
     simulator.begin(seeds=np.array([0], np.uint64))
     environment_id = f"sat_env/{scenario.name}-v0" if ships(scenario) else None
-    return World(environment_id, scenario.hash(), trace_hash(simulator.trace))
+    trace = rounded_hash(simulator.trace)
+    cuts = np.linspace(0, simulator.blocks, simulator.slots + 1)[1:].astype(np.int64)[None]
+    levels = np.full_like(cuts, min(1, simulator.levels - 1))
+    played = []
+    while not simulator.over[0]:
+        problems = [field.copy() for field in simulator.problems]
+        simulator.step(cuts, levels)
+        played += problems + [field.copy() for field in simulator.outcome]
+    return World(environment_id, scenario.hash(), trace, rounded_hash(played))
 
 
-def trace_hash(trace: Trace) -> str:
-    """Return 12 hex digits over the rounded trace: equal on every machine."""
+def rounded_hash(fields: Iterable[NDArray[Any]]) -> str:
+    """Return 12 hex digits over rounded arrays: equal on every machine."""
     digest = hashlib.sha256()
-    for field in trace:
-        finite = np.where(np.isfinite(field), field, -1.0)
-        digest.update(np.round(finite.astype(np.float64), 6).tobytes())
+    for field in fields:
+        finite = np.where(np.isfinite(field), field, -1.0).astype(np.float64)
+        size = 10.0 ** np.floor(np.log10(np.maximum(np.abs(finite), 1e-3)))  # nine digits of large numbers
+        digest.update((np.round(finite / size, 8) * size + 0.0).tobytes())
     return digest.hexdigest()[:12]
 
 
