@@ -128,8 +128,14 @@ BAD = [
     ),
     ({"payload": {"slot_modes": [0]}}, "slot_modes"),
     ({"ground": {"hosts": "some"}}, "ground.hosts = 'some'"),
-    ({"ground": {"contact": "always", "fade_sigma": 0.2}}, "ground.fade_sigma = 0.2: must be 0 where ground.contact"),
-    ({"ground": {"contact": "always", "downlink": "ka"}, "faults": {"rain": True}}, "faults.rain = True: must be"),
+    (
+        {"ground": {"contact": "always", "fade_sigma": 0.2}},
+        "ground.fade_sigma = 0.2: must be 0 where ground.contact",
+    ),
+    (
+        {"ground": {"contact": "always", "downlink": "ka"}, "faults": {"rain": True}},
+        "faults.rain = True: must be",
+    ),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
     ({"chain": {"targets": [[48.0, 11.0], [500.0, 0.0]]}}, "chain.targets = (500.0, 0.0): must be (latitude"),
     ({"chain": {"targets": [[48.0, -200.0]]}}, "chain.targets = (48.0, -200.0)"),
