@@ -107,9 +107,8 @@ def outages_left_s(world: World, now: Problems) -> Array:
     """Return (N, K, K+1) the mean time the outage of each primary route still lasts; 0 where it is up."""
     table, age = world.outages.residual_s, now.state_age_s / world.outages.residual_step_s
     last = len(table) - 1
-    left_s = np.interp(
-        age, np.arange(last + 1), np.append(table[:last], 0.0)
-    )  # see `knowledge.residual_outage_s`
+    # As `knowledge.residual_outage_s`, of many.
+    left_s = np.interp(age, np.arange(last + 1), np.append(table[:last], 0.0))
     return np.where(now.primary_up == 0.0, np.where(age >= last, table[last], left_s), 0.0)
 
 

@@ -24,9 +24,8 @@ def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def
     if i == last:
         return residual_s[last]
     after = age_s / step_s - i
-    next_s = (
-        residual_s[i + 1] if i + 1 < last else 0.0
-    )  # none outlasts the longest; the last entry is of older ones
+    # None outlasts the longest; the last entry is of outages older than any of the law.
+    next_s = residual_s[i + 1] if i + 1 < last else 0.0
     return residual_s[i] + after * (next_s - residual_s[i])
 
 

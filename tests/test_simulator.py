@@ -134,7 +134,6 @@ def reset_of(sim, slot, at_s):
     """Let the satellite of a slot of world 0 reset at `at_s` on the episode's clock; nothing else has been drawn."""
     sim.trace.reset_s[0, sim.world.chain[sim.state.epoch[0], slot], 0] = at_s
     sim.state.first_fault_s[0] = at_s
-    return sim
 
 
 def calm_world():
