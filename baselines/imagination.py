@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from baselines.batch import Decider, Plans
 from baselines.branches import futures
 from sat_env.handles import Handle
+from sat_env.knowledge import residual_outage_s
 from sat_env.problem import Problems
 from sat_env.state import State, empty_state
 from sat_env.trace import Trace
@@ -105,11 +106,12 @@ def imagined_traces(world: World, now: Problems) -> Trace:
 
 def outages_left_s(world: World, now: Problems) -> Array:
     """Return (N, K, K+1) the mean time the outage of each primary route still lasts; 0 where it is up."""
-    table, age = world.outages.residual_s, now.state_age_s / world.outages.residual_step_s
-    last = len(table) - 1
-    # As `knowledge.residual_outage_s`, of many.
-    left_s = np.interp(age, np.arange(last + 1), np.append(table[:last], 0.0))
-    return np.where(now.primary_up == 0.0, np.where(age >= last, table[last], left_s), 0.0)
+    table, step_s = world.outages.residual_s, world.outages.residual_step_s
+    down = now.primary_up == 0.0
+    age_s = np.minimum(now.state_age_s[down], len(table) * step_s)  # infinite where there is no route
+    left_s = np.zeros(down.shape)
+    left_s[down] = [residual_outage_s(table, step_s, age) for age in age_s]
+    return left_s
 
 
 def by_link(world: World, now: Problems, route_s: Array) -> Array:

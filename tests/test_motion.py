@@ -444,6 +444,20 @@ def test_a_satellite_that_decays_stops_the_preparation(tmp_path):
         mover.positions_km([0.0, 864000.0])
 
 
+def test_a_start_far_from_the_elements_is_warned_of(tmp_path):
+    path = tmp_path / "shell.json"
+    fields = [export_omm(r, f"SAT {r.satnum}") for r in RECORDS]
+    path.write_text(json.dumps(fields))
+    near, far = (START + timedelta(days=days) for days in (-13.9, 20.2))
+    motion.build(Elements(file=str(path), start_utc=near.isoformat()))
+    with pytest.warns(UserWarning, match=r"more than 14 days from the elements of 6 of 6 .*SAT 1: 20 days"):
+        motion.build(Elements(file=str(path), start_utc=far.isoformat()))
+    fields[3]["EPOCH"] = (START - timedelta(days=15)).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    path.write_text(json.dumps(fields))
+    with pytest.warns(UserWarning, match=r"the elements of 1 of 6 .*SAT 4: 15 days"):
+        motion.build(Elements(file=str(path)))
+
+
 def test_the_stated_altitude_must_agree_with_the_mean_motion(tmp_path):
     path = tmp_path / "shell.json"
     path.write_text(json.dumps([export_omm(r, f"SAT {r.satnum}") for r in RECORDS]))

@@ -139,7 +139,7 @@ def by_image(rows: Sequence[NDArray[np.int64]], values: Sequence[NDArray[Any]]) 
 
 
 def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
-    """Mean over images (last axis) and its standard error; images, not seeds, are the independent draws."""
+    """Mean over independent draws (last axis) and its standard error; as a rule the draws are images, not seeds."""
     return values.mean(-1), values.std(-1, ddof=1) / np.sqrt(values.shape[-1])
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from sat_env.scenario import Elements, ScenarioError, require
 
 SAME_SHELL_REV_DAY = 0.01  # a satellite that drifts 3.6 deg a day against the others is not on station
 SAME_PLANE_DEG = 1.5  # largest gap of ascending nodes within a plane: real planes scatter by < 0.8 deg
+STALE_DAYS = 14.0  # satellites leave their elements by 1 to 3 km a day (documentation of the sgp4 package)
 CHUNK_EPOCHS = 256  # bounds the memory of SGP4's outputs
 ORBIT_FIELDS = (
     "MEAN_MOTION", "ECCENTRICITY", "INCLINATION", "RA_OF_ASC_NODE", "ARG_OF_PERICENTER", "MEAN_ANOMALY", "BSTAR",
@@ -49,7 +51,7 @@ class ElementsMover:
 
     @classmethod
     def from_file(cls, spec: Elements) -> ElementsMover:
-        """Read the file named by `spec`.
+        """Read the file named by `spec`; warn if elements are older or newer than the start by `STALE_DAYS`.
 
         Raises
         ------
@@ -73,6 +75,7 @@ class ElementsMover:
             )
         start = parse_utc(spec.start_utc) if spec.start_utc else max(_epoch(record) for record in records)
         names = [name for (name, _), keep in zip(named, kept, strict=True) if keep]
+        _warn_of_stale(start, names, records, spec.file)
         orbits = _orbits_at(start, records, names)
         plane = _planes(orbits.node_rad)
         order = np.lexsort((orbits.phase_rad, plane))
@@ -225,6 +228,18 @@ def _initialised(record: Satrec, where: str) -> Satrec:
 def _epoch(record: Satrec) -> datetime:
     days = (record.jdsatepoch - 2451544.5) + record.jdsatepochF  # since 2000-01-01T00:00Z
     return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(days * 86400e6))
+
+
+def _warn_of_stale(start: datetime, names: list[str], records: list[Satrec], file: str) -> None:
+    days = np.array([abs((_epoch(record) - start).total_seconds()) / 86400 for record in records])
+    if (stale := days > STALE_DAYS).any():
+        worst = int(days.argmax())
+        warnings.warn(
+            f"motion.start_utc is {start:%Y-%m-%d %H:%M:%S} UTC, more than {STALE_DAYS:g} days from the elements of "
+            f"{int(stale.sum())} of {len(names)} satellites in {file} ({names[worst]}: {days[worst]:.0f} days); "
+            "positions drift from the true ones by 1 to 3 km a day",
+            stacklevel=3,
+        )
 
 
 def _propagate(
