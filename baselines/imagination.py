@@ -108,9 +108,8 @@ def outages_left_s(world: World, now: Problems) -> Array:
     """Return (N, K, K+1) the mean time the outage of each primary route still lasts; 0 where it is up."""
     table, step_s = world.outages.residual_s, world.outages.residual_step_s
     down = now.primary_up == 0.0
-    age_s = np.minimum(now.state_age_s[down], len(table) * step_s)  # infinite where there is no route
     left_s = np.zeros(down.shape)
-    left_s[down] = [residual_outage_s(table, step_s, age) for age in age_s]
+    left_s[down] = [residual_outage_s(table, step_s, age_s) for age_s in now.state_age_s[down]]
     return left_s
 
 

@@ -290,7 +290,8 @@ def expect(world, state, problems, row, job, b, stages, stage_slot, stage_end): 
 def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, stage_end):  # type: ignore[no-untyped-def]
     """Book what the job sent, drew and left in memory. Bytes count once a link of the primary route.
 
-    What a reset made it load again is drawn in the epoch of the reset.
+    What a reset made it load again is drawn in the epoch in which the load ends: before, nobody knows that no other
+    reset comes between.
     """
     epoch = state.epoch[b]
     slots = world.chain.shape[1]
@@ -317,7 +318,8 @@ def book_use(world, state, problems, row, job, outcome, b, stages, stage_slot, s
                 if loaded_again(job, s, i, world.reboot_s, now + world.deadline_s):
                     outcome.reload_bytes[b] += job.reload_s[s] * problems.load_bytes_per_s[row, k]
                     drawn = job.reload_s[s] * power_w[k]
-                    h = epoch_of(job.reset_s[s, i], now, world.epoch_s, span)
+                    loaded_s = job.reset_s[s, i] + world.reboot_s + job.reload_s[s]
+                    h = epoch_of(loaded_s, now, world.epoch_s, span)
                     draw_j[v, first + h if first + h < span else first + h - span] += drawn
                     slot_j[k] += drawn
                     drawn_j += drawn

@@ -20,9 +20,9 @@ from sat_env.trace import fill
 def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def]
     """Return the mean time an outage of this age still lasts (table of `faults.OutageLaw`, and between its entries)."""
     last = residual_s.shape[0] - 1
-    i = min(int(age_s / step_s), last)
-    if i == last:
+    if age_s >= last * step_s:
         return residual_s[last]
+    i = int(age_s / step_s)
     after = age_s / step_s - i
     # None outlasts the longest; the last entry is of outages older than any of the law.
     next_s = residual_s[i + 1] if i + 1 < last else 0.0

@@ -294,12 +294,18 @@ def send(  # type: ignore[no-untyped-def]
 @part
 def add_interval(bins, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
     """Add the seconds of [start, end) to the epochs since the release they fall in."""
+    add_share(bins, 1.0, start_s, end_s, release_s, epoch_s)
+
+
+@part
+def add_share(bins, share, start_s, end_s, release_s, epoch_s):  # type: ignore[no-untyped-def]
+    """Add a share of the seconds of [start, end) to the epochs since the release they fall in."""
     last = bins.shape[0] - 1
     i = min(max(int((start_s - release_s) / epoch_s), 0), last)
     while start_s < end_s:
         stop = min(release_s + (i + 1) * epoch_s, end_s) if i < last else end_s
         if stop > start_s:
-            bins[i] += stop - start_s
+            bins[i] += share * (stop - start_s)
             start_s = stop
         i += 1
 
@@ -475,8 +481,9 @@ def generate(  # type: ignore[no-untyped-def]
 
     A group's token takes max(loop, M * slowest server) seconds, loop = all computing, codec, sending and
     latency once around (as in `planning.predict`). The rates are those of the moment; a hop that is down
-    with no backup up, a rebooting stage or a lost satellite stops the loop until it is back. What a break
-    makes a hop send again is left out: a token is small.
+    with no backup up, a rebooting stage or a lost satellite stops the loop until it is back. A stage that was reset
+    has lost its keys and values: it computes the prompt again before the loop goes on. What a break makes a hop send
+    again is left out: a token is small. Servers are busy evenly through the time that the loop goes round.
 
     Returns
     -------
@@ -494,8 +501,13 @@ def generate(  # type: ignore[no-untyped-def]
         for s in range(stages):
             while job.resets_met[s] < job.reset_s.shape[1] and job.reset_s[s, job.resets_met[s]] <= t:
                 reset = job.reset_s[s, job.resets_met[s]]
-                stopped_until = max(stopped_until, reset + reboot_s + job.reload_s[s])
                 job.resets_met[s] += 1
+                loaded = reset + reboot_s + job.reload_s[s]
+                rebuilt = loaded + groups * job.compute_s[s]
+                stopped_until = max(stopped_until, rebuilt)
+                if job.resets_met[s] < job.reset_s.shape[1]:
+                    rebuilt = min(rebuilt, job.reset_s[s, job.resets_met[s]])
+                add_interval(job.busy_s[s], loaded, min(rebuilt, deadline_s), release_s, epoch_s)
             if job.resets_met[s] < job.reset_s.shape[1]:
                 until = min(until, job.reset_s[s, job.resets_met[s]])
             if job.lost_s[s] <= t:
@@ -534,12 +546,15 @@ def generate(  # type: ignore[no-untyped-def]
             continue
         token_s = max(loop, groups * slowest)
         done = min(left, (until - t) / token_s)
+        round_ends = t + done * token_s
         for s in range(stages):
-            add_interval(job.busy_s[s], t, t + done * groups * job.token_compute_s[s], release_s, epoch_s)
+            share = groups * job.token_compute_s[s] / token_s
+            add_share(job.busy_s[s], share, t, round_ends, release_s, epoch_s)
             if s < stages - 1:
-                bits = done * groups * job.token_bits[s]
-                job.wire_bits[s] += bits
-                add_interval(job.send_s[s], t, t + bits / job.clear_rate_bps[s], release_s, epoch_s)
+                bits = groups * job.token_bits[s]
+                job.wire_bits[s] += done * bits
+                share = bits / job.clear_rate_bps[s] / token_s
+                add_share(job.send_s[s], share, t, round_ends, release_s, epoch_s)
         if done == left:
             return t + left * token_s
         left -= done

@@ -222,7 +222,7 @@ class Links:
     def __post_init__(self) -> None:
         require(self.terminals in (2, 3, 4), "links.terminals", self.terminals, "2, 3 or 4")
         _positive(self, "links", "rate_bps", "reference_rate_bps", "reference_km", "max_range_km")
-        _not_negative(self, "links", "acquisition_s", "detect_s", "relay_s")
+        _not_negative(self, "links", "grazing_height_km", "acquisition_s", "detect_s", "relay_s")
         require(
             0 <= self.sun_exclusion_deg <= 180, "links.sun_exclusion_deg", self.sun_exclusion_deg, "0..180"
         )
@@ -306,6 +306,7 @@ class Payload:
     efficiency: float = 0.4  # share of the peak a real model reaches
     memory_bytes: float = 6e9  # for weights and KV cache
     storage_bytes_per_s: float = 1e9
+    # "neighbour": at the rate of the fastest hop from an earlier slot (docs/world.md, what is not modelled)
     weight_source: Literal["storage", "neighbour"] = "storage"
     sensing_computes: bool = True  # slot 1 may hold blocks
     codec_speedup: float = 1.0  # codec throughput relative to the one measured in the table
@@ -467,13 +468,15 @@ class Jobs:
     height: int = 480
     raw_ratio: float = 1.0  # lossless compression of raw input
     prompt_tokens: int = 512
-    generated_tokens: int = 64
+    generated_tokens: int = 64  # of a request; the first comes of the prefill
     content_sigma: float = 0.2  # standard deviation of the log of the content complexity
     deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
         _positive(self, "jobs", "items", "micro_batches", "width", "height", "burst_mean_s", "deadline_s")
         _not_negative(self, "jobs", "content_sigma", "prompt_tokens", "generated_tokens")
+        if self.kind == "llm":
+            _positive(self, "jobs", "prompt_tokens", "generated_tokens")
         require(0 <= self.burst < 1, "jobs.burst", self.burst, "in [0, 1)")
         require(self.raw_ratio >= 1, "jobs.raw_ratio", self.raw_ratio, "at least 1")
         require(self.micro_batches <= 64, "jobs.micro_batches", self.micro_batches, "1..64")

@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
     STREAM_RAIN,
 ) = range(10)
 
+REDRAWS = 10_000  # an outage of a log may be a rounding short of the longest of the law
 FAR_COUNTER = 1 << 40  # counters of the draws made by rejection, out of the way of the others
 IMAGINED = -1  # the episode whose streams imagined futures are drawn from: none that is ever played
 INITIAL_INTERVALS = 4  # outages kept per link before the arrays grow
@@ -405,17 +406,19 @@ def link_loss_s(key_loss, key_plane, law, link_ends, link, planes):  # type: ign
 def redraw_running(outages, key, link, age_s):  # type: ignore[no-untyped-def]
     """Draw the length of an outage that has lasted `age_s` so far: by rejection of shorter ones.
 
-    One older than any of the law, out of a recorded log, goes on for as long as `residual_outage_s` says.
+    One older than any of the law, out of a recorded log, goes on for as long as `residual_outage_s` says, and one
+    that `REDRAWS` draws do not outlast ends now.
     """
     longest_s = max(outages.high_s, outages.tail_high_s if outages.tail_share > 0.0 else 0.0)
     if age_s >= longest_s:
         return age_s + longest_s
     counter = np.int64(FAR_COUNTER)
-    length_s = down_time_s(outages, key, link, counter)
-    while length_s <= age_s:
-        counter += 2
+    for _ in range(REDRAWS):
         length_s = down_time_s(outages, key, link, counter)
-    return length_s
+        if length_s > age_s:
+            return length_s
+        counter += 2
+    return age_s
 
 
 @kernel

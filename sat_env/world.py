@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ def _block_memory(scenario: Scenario, profile: ModelProfile) -> Array:
     requests = jobs.items * (1 + jobs.burst)
     requests = max(requests, round(requests), 1)  # a trace rounds them, to at least one
     resident_tokens = requests * (jobs.prompt_tokens + jobs.generated_tokens)
-    return np.asarray(profile.weight_bytes + profile.kv_bytes_per_token * resident_tokens)
+    # A block takes at least a byte: none stays on a satellite that is lost or has no charge.
+    return np.maximum(profile.weight_bytes + profile.kv_bytes_per_token * resident_tokens, 1.0)
 
 
 def _check_memory(scenario: Scenario, profile: ModelProfile) -> None:
@@ -297,7 +299,7 @@ def _world(
         error=np.ascontiguousarray(table.error_at(profile.n_blocks)[:, levels]),
         error_budget=float(table.error_budget(scenario.model.max_accuracy_drop)),
         drop_knots=np.array(table.drop_knots),
-        tokens=float(jobs.generated_tokens) if is_llm else 0.0,
+        tokens=float(jobs.generated_tokens - 1) if is_llm else 0.0,  # the prefill yields the first
         token_flops=np.array(profile.token_flops),
         token_bytes=token_bytes,
         token_entries=entries,
@@ -337,7 +339,8 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
     Raises
     ------
     ScenarioError
-        Unreadable file, unknown subject or satellite, or an outage that does not end after its start.
+        Unreadable file, unknown subject or satellite, a link that the mesh has not, or an outage that does not end
+        after its start.
     """
     if not path:
         return np.zeros((0, 3))
@@ -359,10 +362,21 @@ def logged_outages(path: str, contacts: ContactPlan) -> Array:
                 start_s, end_s = float(row["start_s"]), float(row["end_s"])
             except (TypeError, ValueError):
                 start_s, end_s = 0.0, -1.0
-            require(start_s < end_s, where, (row["start_s"], row["end_s"]), "numbers, start_s below end_s")
+            require(
+                -math.inf < start_s < end_s < math.inf,
+                where,
+                (row["start_s"], row["end_s"]),
+                "finite numbers, start_s below end_s",
+            )
             touches = np.ones(len(contacts.link_ends), np.bool_)
             for name in ends:
                 touches &= (contacts.link_ends == index[name]).any(axis=1)
+            require(
+                row["subject"] == "satellite" or (len(set(ends)) == 2 and bool(touches.any())),
+                where,
+                tuple(ends),
+                "two satellites that can hold a link",
+            )
             rows += [(float(link), start_s, end_s) for link in np.flatnonzero(touches)]
     return np.array(rows, np.float64).reshape(-1, 3)
 

@@ -48,7 +48,7 @@ def a_site(recipe: Recipe, seed: int = 0, static: bool = False):
 recipes = st.builds(
     Recipe,
     st.just("drawn"),
-    keep=st.floats(0.01, 1),
+    keep=st.floats(2**-7, 1, width=32),
     number=st.just("int"),
     bits=st.integers(2, 8),
     entropy=st.booleans(),
@@ -57,7 +57,7 @@ recipes = st.builds(
 ) | st.builds(
     Recipe,
     st.just("drawn"),
-    keep=st.floats(0.01, 1),
+    keep=st.floats(2**-7, 1, width=32),
     number=st.just("float"),
     bits=st.sampled_from([4, 6, 8]),
     entropy=st.booleans(),
@@ -207,6 +207,41 @@ def test_a_header_that_no_encoder_writes_is_refused_though_its_checksum_fits(off
         decode(head + checksum + body)
 
 
+def sealed(payload: bytes, body: bytes, **header: int) -> bytes:
+    """Return the payload with another body and other fields of the header, and a checksum that fits."""
+    names = ("magic", "version", "number", "bits", "flags", "keep", "n", "tokens", "channels", "site", "size")
+    fields = dict(zip((*names, "crc"), HEADER.unpack_from(payload), strict=True))
+    head = HEADER.pack(*(fields | {"size": len(body), "crc": 0} | header).values())[:-4]
+    return head + zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little") + body
+
+
+@pytest.mark.parametrize("name", ["none", "int8", "float4", "int4-ec", "mask22-float32", "mask22-int8"])
+def test_bodies_that_no_encoder_writes_are_refused_though_their_checksum_fits(name):
+    payload = encode(activations(2, seed=8), RECIPES[name])
+    body = payload[HEADER.size :]
+    assert torch.equal(decode(sealed(payload, body)), decode(payload))
+    nan = np.float32("nan").tobytes()
+    for crafted in (
+        sealed(payload, body + bytes(64)),
+        sealed(payload, body[:4]),
+        sealed(payload, b""),
+        sealed(payload, body, n=0),
+        sealed(payload, body, n=4_000_000_000, tokens=4_000_000_000),
+        sealed(payload, body, n=1000, tokens=1000, channels=1000),
+        *([] if name.startswith("mask") else [sealed(payload, nan + body[4:])]),
+    ):
+        with pytest.raises(CodecError, match="no encoder writes"):
+            decode(crafted)
+
+
+def test_a_payload_of_another_shape_than_its_site_is_refused():
+    recipe = RECIPES["mask22-int8-ec"]
+    site = a_site(recipe)
+    payload = encode(activations(2, seed=8), recipe, site)
+    with pytest.raises(CodecError, match="allowed at this site"):
+        decode(sealed(payload, payload[HEADER.size :], tokens=1), site)
+
+
 @pytest.mark.parametrize(
     "recipe", [r for r in RECIPES.values() if r.keep < 1], ids=lambda recipe: recipe.name
 )
@@ -233,7 +268,16 @@ def test_bad_activations_are_refused(bad, what):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("keep", 0.0), ("keep", 1.5), ("bits", 9), ("number", "posit"), ("span", 0.0), ("per", "tensor")],
+    [
+        ("keep", 0.0),
+        ("keep", 1.5),
+        ("keep", 1 - 1e-9),
+        ("keep", 1e-46),
+        ("bits", 9),
+        ("number", "posit"),
+        ("span", 0.0),
+        ("per", "tensor"),
+    ],
 )
 def test_bad_recipes_are_refused(field, value):
     with pytest.raises(ValueError, match=field):

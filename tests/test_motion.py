@@ -386,6 +386,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path):
             "line 1: epoch of a TLE expected as YYDDD.FFFFFFFF, found 'AA",
         ),
         "half.tle": (f"SAT\n{first}\n", "line 2: the file ends inside a TLE"),
+        "lines.tle": (f"{first}\n{first}\n{second}\n", "line 2: expected line 2 of a TLE, of 69 characters"),
         "prose.tle": (
             f"SAT\n{first}\nhello\n",
             "line 3: expected line 2 of a TLE, of 69 characters, found 'hello'",
@@ -473,6 +474,24 @@ def test_satellites_of_another_altitude_are_left_out_and_reported(tmp_path):
     mover = motion.build(Elements(file=str(path)))
     assert mover.n_nodes == 6
     assert mover.left_out == ("SAT 99",)
+
+
+def test_of_two_shells_of_equal_size_one_is_taken(tmp_path):
+    path = tmp_path / "shells.json"
+    shells = [record(km, 53.0, 0.0, 120.0 * n, 10 * n + int(km)) for km in (500.0, 550.0) for n in range(3)]
+    path.write_text(json.dumps([export_omm(r, f"SAT {r.satnum}") for r in shells]))
+    mover = motion.build(Elements(file=str(path)))
+    assert sorted(mover.names) == ["SAT 550", "SAT 560", "SAT 570"]
+    assert sorted(mover.left_out) == ["SAT 500", "SAT 510", "SAT 520"]
+
+
+def test_satellites_of_another_inclination_are_left_out(tmp_path):
+    path = tmp_path / "shell.json"
+    polar = (record(550.0, 97.6, 0.4, 120.0 * n, 90 + n) for n in range(3))
+    fields = [export_omm(r, f"SAT {r.satnum}") for r in (*RECORDS, *polar)]
+    path.write_text(json.dumps([one | {"MEAN_MOTION": fields[0]["MEAN_MOTION"]} for one in fields]))
+    mover = motion.build(Elements(file=str(path)))
+    assert mover.n_nodes == 6 and mover.left_out == ("SAT 90", "SAT 91", "SAT 92")
 
 
 def test_a_plane_astride_the_origin_of_nodes_is_one_plane(tmp_path):

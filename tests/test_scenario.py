@@ -85,6 +85,9 @@ BAD = [
     ({"epoch_s": float("inf")}, "epoch_s = inf: must be a finite number"),
     ({"windows": 20.5}, "windows = 20.5: must be a whole number"),
     ({"jobs": {"kind": "llm", "prompt_tokens": 512.5}}, "prompt_tokens = 512.5: must be a whole number"),
+    ({"jobs": {"kind": "llm", "prompt_tokens": 0}}, "jobs.prompt_tokens = 0: must be greater than 0"),
+    ({"jobs": {"kind": "llm", "generated_tokens": 0}}, "jobs.generated_tokens = 0: must be greater than 0"),
+    ({"links": {"grazing_height_km": -3000.0}}, "links.grazing_height_km = -3000.0: must be at least 0"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
     (

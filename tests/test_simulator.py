@@ -136,9 +136,9 @@ def reset_of(sim, slot, at_s):
     sim.state.first_fault_s[0] = at_s
 
 
-def calm_world():
+def calm_world(reboot_s=10.0):
     """Return a world without faults or fades that has loaded an even plan, and that plan."""
-    calm = {"faults.link_up_mean_s": 0.0, "faults.reset_mtbf_s": 0.0, "faults.reboot_s": 10.0}
+    calm = {"faults.link_up_mean_s": 0.0, "faults.reset_mtbf_s": 0.0, "faults.reboot_s": reboot_s}
     sim = simulator(
         prepare(small(load_scenario("WalkerOutage"), **calm, **{"ground.fade_sigma": 0.0})), seed=5
     )
@@ -181,6 +181,71 @@ def test_what_a_reset_makes_a_satellite_load_again_is_counted_and_drawn():
     more_j = sim.outcome.slot_j[0, slot] - undisturbed.outcome.slot_j[0, slot]
     assert reload_j <= more_j <= reload_j + micro_batch_j
     assert sim.outcome.energy_j[0] == pytest.approx(sim.outcome.slot_j[0].sum())
+
+
+def test_a_load_that_may_yet_be_interrupted_does_not_show_in_the_charge():
+    charges = []
+    for second_s in (np.inf, 0.05):
+        sim, cuts, levels = calm_world(reboot_s=18.95)
+        satellite = sim.world.chain[sim.state.epoch[0], 1]
+        decision_s = 3 * sim.world.epoch_s
+        sim._grow_trace(4, 2)
+        reset_of(sim, 1, decision_s - 19.0)  # the load begins just before the next decision
+        sim.trace.reset_s[0, satellite, 1] = decision_s + second_s
+        sim.step(cuts, levels)
+        assert sim.job.reload_s[1] > 0.1
+        slot = sim.world.chain[sim.state.epoch[0]].tolist().index(satellite)
+        charges.append(sim.problems.charge[0, slot])
+    assert charges[0] == charges[1]
+
+
+def llm_world(**changes):
+    """Return a calm world that runs a small language model over two satellites, and that plan."""
+    calm = {"faults.link_up_mean_s": 0.0, "faults.reset_mtbf_s": 0.0, "ground.fade_sigma": 0.0}
+    size = {
+        "jobs.items": 16.0, "jobs.prompt_tokens": 2048, "jobs.generated_tokens": 400, "jobs.deadline_s": 130.0,
+        "payload.memory_bytes": 4e9, "faults.reboot_s": 5.0,
+    }  # fmt: skip
+    llm = swap_model(load_scenario("WalkerOutage"), "llama-3.2-1b").replace(**calm, **size | changes)
+    sim = simulator(prepare(small(llm)), seed=5)
+    blocks = len(sim.world.block_flops)
+    cuts = np.array([[blocks // 2, *[blocks] * (sim.slots - 1)]])
+    return sim, cuts, np.zeros_like(cuts)
+
+
+@pytest.mark.parametrize("generated", [1, 2, 64])
+def test_the_first_token_comes_of_the_prefill(generated):
+    sim, cuts, levels = llm_world(**{"jobs.generated_tokens": generated, "jobs.burst": 0.0})
+    sim.step(cuts, levels)
+    assert sim.outcome.hop_bits[0, 1] == pytest.approx(16 * generated * 32.0)  # ids of 4 bytes to the ground
+
+
+def test_an_outage_to_come_does_not_show_in_the_charge_while_tokens_are_generated():
+    charges = []
+    for down_s in (np.inf, 25.0):
+        sim, cuts, levels = llm_world()
+        sim._grow_trace(4, 2)
+        link = sim.world.route_links[sim.state.epoch[0], 0, 0, 1, 0]
+        sim.trace.link_down_s[0, link, 0] = (down_s, down_s + 100.0)
+        sim.state.link_next_s[...] = -1.0
+        sim.step(cuts, levels)
+        charges.append(sim.problems.charge[0].copy())
+        assert (sim.outcome.latency_s[0] > 100.0) == np.isfinite(down_s)
+    np.testing.assert_array_equal(charges[0], charges[1])
+
+
+def test_a_reset_while_tokens_are_generated_costs_the_keys_and_values():
+    ends_s, drawn_j = [], []
+    for reset_s in (np.inf, 20.5):
+        sim, cuts, levels = llm_world()
+        sim._grow_trace(4, 2)
+        reset_of(sim, 1, reset_s)
+        sim.step(cuts, levels)
+        ends_s.append(sim.outcome.latency_s[0])
+        drawn_j.append(sim.outcome.slot_j[0, 1] / sim.problems.power_w[0, 1])
+    again_s = sim.job.reload_s[1] + sim.world.micro_batches * sim.job.compute_s[1]
+    assert ends_s[1] - ends_s[0] == pytest.approx(sim.world.reboot_s + again_s)
+    assert drawn_j[1] - drawn_j[0] == pytest.approx(again_s)
 
 
 def test_the_future_does_not_reach_the_problem(harsh):
@@ -383,7 +448,14 @@ def test_recorded_outages_are_played_back(tmp_path):
     log.write_text(f"subject,a,b,start_s,end_s\nlink,{a},nobody,30,50\n")
     with pytest.raises(ValueError, match="line 2 = 'nobody'"):
         prepare(base.replace(**{"faults.outage_log": str(log)}))
+    header = "subject,a,b,start_s,end_s\n"
+    seen = {frozenset(ends) for ends in contacts.link_ends.tolist()}
+    first = contacts.names.index(a)
+    apart = next(n for n, _ in enumerate(contacts.names) if n != first and frozenset((n, first)) not in seen)
     for text, message in (
+        (f"{header}link,{a},{a},30,50\n", "must be two satellites that can hold a link"),
+        (f"{header}link,{a},{contacts.names[apart]},30,50\n", "must be two satellites that can hold a link"),
+        (f"{header}link,{a},{b},-inf,50\n", "must be finite numbers, start_s below end_s"),
         ("", r"line 1 = \[\]: must be the columns subject"),
         ("a,b\n", "line 1"),
         ("x\n", "line 1"),
@@ -426,6 +498,16 @@ def test_a_recorded_outage_older_than_any_drawn_one_goes_on_in_imagination(tmp_p
         sim.step(*random_plans(sim, np.random.default_rng(0)))
     longest_s = base.faults.link_down_max_s
     assert sim.imagine(0).trace.link_down_s[0, 0, 0].tolist() == [0.0, 10 * base.epoch_s + longest_s]
+    # One that is a rounding short of the longest cannot be drawn longer: it ends.
+    short = base.replace(
+        **{"faults.outage_log": str(tmp_path / "log.csv"), "faults.link_down_max_s": 5 * base.epoch_s + 1e-12}
+    )
+    sim = Simulator(prepare(short), 1, "train")
+    sim.begin(seeds=np.array([0], np.uint64), windows=np.array([0]))
+    for _ in range(5):
+        sim.step(*random_plans(sim, np.random.default_rng(0)))
+    end_s = sim.imagine(0).trace.link_down_s[0, 0, 0, 1]
+    assert end_s == pytest.approx(5 * base.epoch_s)
 
 
 def test_rain_slows_the_downlink_and_nothing_else():

@@ -9,6 +9,7 @@ chain runs on any activation, keeps the largest entries, and carries its scales 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Recipe:
     ----------
     name : str
     keep : float
-        Fraction of the entries of each sample that is kept, in (0, 1].
+        Fraction of the entries of each sample that is kept, in (0, 1]: 1, or what 32 bits tell from 0 and 1.
     number : "float32", "float" or "int"
         Number format of a kept entry: untouched, small float (`EXPONENT_BITS`), or evenly spaced.
     bits : int
@@ -69,8 +70,10 @@ class Recipe:
                 f"recipe {self.name!r}: bits is {self.bits}, allowed for {self.number} are "
                 f"{allowed[self.number]}"
             )
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"recipe {self.name!r}: keep is {self.keep}, allowed is (0, 1]")
+        if not 0 < np.float32(self.keep) < 1 and self.keep != 1:  # a payload carries it in 32 bits
+            raise ValueError(
+                f"recipe {self.name!r}: keep is {self.keep}, allowed is (0, 1], told from 0 and 1"
+            )
         if not self.span > 0:
             raise ValueError(f"recipe {self.name!r}: span is {self.span}, allowed is > 0")
         if self.entropy and self.number == "float32":
@@ -225,6 +228,7 @@ def calibrate(activation: Tensor, recipe: Recipe, centre: Tensor, bias: Tensor, 
     return Site(centre, bias, weight, step, _statistics(quantised, axis=(0,)))
 
 
+MAX_ENTRIES = 2**26  # of a payload; what decoding one may allocate is bounded by it
 MAGIC = b"SATC"
 VERSION = 1
 HEADER = struct.Struct("<4sBBBBfIIIIII")  # .. keep, n, tokens, channels, site, body bytes, checksum
@@ -236,7 +240,7 @@ def encode(activation: Tensor, recipe: Recipe, site: Site | None = None) -> byte
     Parameters
     ----------
     activation : (n, tokens, channels) float32
-        At least one entry, all finite.
+        At least one entry and at most `MAX_ENTRIES`, all finite.
     recipe : Recipe
     site : Site, optional
         What the receiver knows too; it needs the same one to decode.
@@ -251,16 +255,12 @@ def encode(activation: Tensor, recipe: Recipe, site: Site | None = None) -> byte
     ValueError
         If the activation has another shape or type (a site's is given), or is not finite.
     """
-    if activation.ndim != 3 or activation.numel() == 0 or activation.dtype != torch.float32:
+    if activation.ndim != 3 or activation.dtype != torch.float32:
         raise ValueError(
             f"activation has shape {tuple(activation.shape)} and type {activation.dtype}, "
-            "allowed is a non-empty (n, tokens, channels) float32"
+            "allowed is (n, tokens, channels) float32"
         )
-    if site is not None and activation.shape[1:] != site.centre.shape:
-        raise ValueError(
-            f"activation has shape {tuple(activation.shape)}, allowed at this site is "
-            f"(n, {', '.join(map(str, site.centre.shape))})"
-        )
+    _check_shape(tuple(activation.shape), site)
     if not torch.isfinite(activation).all():
         raise ValueError("activation holds NaN or infinity, allowed are finite values")
     activation = activation.detach()
@@ -283,6 +283,17 @@ def encode(activation: Tensor, recipe: Recipe, site: Site | None = None) -> byte
     )
     checksum = zlib.crc32(body, zlib.crc32(head[:-4]))
     return b"".join([head[:-4], struct.pack("<I", checksum), body])
+
+
+def _check_shape(shape: tuple[int, ...], site: Site | None) -> None:
+    if not 1 <= math.prod(shape) <= MAX_ENTRIES:
+        raise ValueError(
+            f"activation has shape {shape}, allowed are 1 to {MAX_ENTRIES} entries: split the batch"
+        )
+    if site is not None and shape[1:] != site.centre.shape:
+        raise ValueError(
+            f"activation has shape {shape}, allowed at this site is (n, {', '.join(map(str, site.centre.shape))})"
+        )
 
 
 def decode(payload: bytes, site: Site | None = None) -> Tensor:
@@ -325,13 +336,17 @@ def decode(payload: bytes, site: Site | None = None) -> Tensor:
 
 
 def _decoded(body: bytes, shape: tuple[int, int, int], recipe: Recipe, site: Site | None) -> Tensor:
-    """Return the activation of this shape that a payload's body holds."""
+    """Return the activation of this shape that a payload's body holds; ValueError if it holds none."""
+    _check_shape(shape, site)
     if recipe.number == "float32":
         kept, rest = _unpacked_mask(body, shape, recipe)
         values = (
             np.zeros(shape, np.float32) if site is None else np.tile(site.centre.numpy(), (shape[0], 1, 1))
         )
-        values[kept] = np.frombuffer(rest, np.float32)
+        sent = np.frombuffer(rest, np.float32)
+        if len(sent) != kept.sum() or not np.isfinite(sent).all():
+            raise ValueError(f"{len(sent)} values, allowed are {kept.sum()} finite ones")
+        values[kept] = sent
         return torch.from_numpy(values)
     return dequantise(_quantised(body, shape, recipe, site), recipe, site)
 
@@ -432,6 +447,8 @@ def _quantised(body: bytes, shape: tuple[int, int, int], recipe: Recipe, site: S
         scale_shape = (1, 1, channels) if recipe.per == "channel" else (n, tokens, 1)
         n_scales = int(np.prod(scale_shape))
         scale = torch.from_numpy(np.frombuffer(body, np.float32, n_scales).reshape(scale_shape).copy())
+        if not (torch.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("a scale is not finite or not above 0")
         body = body[4 * n_scales :]
     else:
         scale = torch.tensor([[[site.step]]])
@@ -460,6 +477,8 @@ def _quantised(body: bytes, shape: tuple[int, int, int], recipe: Recipe, site: S
     )
     signed = kept & (symbols > 0)
     symbols[signed] *= 1 - 2 * coder.decode(BERNOULLI, _at(statistics.negative, signed)).astype(np.int16)
+    if not coder.maybe_exhausted():
+        raise ValueError("more bytes than the entries take")
     return Quantised(torch.from_numpy(kept), torch.from_numpy(symbols), scale)
 
 
@@ -497,6 +516,8 @@ def _packed(symbols: Array, bits: int) -> bytes:
 
 
 def _unpacked(body: bytes, count: int, bits: int) -> Array:
+    if len(body) != -(-count * bits // 8):
+        raise ValueError(f"{len(body)} bytes of values, allowed are {-(-count * bits // 8)}")
     raw: Array = np.frombuffer(body, np.uint8)
     if bits < 8:
         planes = np.unpackbits(raw, count=count * bits).reshape(count, bits)

@@ -54,8 +54,8 @@ def adaptive_levels(
     """
     if any(not 0 < cut < n_blocks for cut in cuts) or any(np.diff(cuts) <= 0):
         raise ValueError(f"cuts is {tuple(cuts)}, allowed are increasing boundaries within 1..{n_blocks - 1}")
-    if not complexity > 0:
-        raise ValueError(f"complexity is {complexity}, allowed is > 0")
+    if not 0 < complexity < np.inf:
+        raise ValueError(f"complexity is {complexity}, allowed is > 0 and finite")
     errors = table.error_at(n_blocks) * complexity
     importance = layer_importance(table, n_blocks)[list(cuts)]
     bits = np.array([level.bits_per_entry for level in table.levels])

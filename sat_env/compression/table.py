@@ -106,6 +106,7 @@ class CompressionTable:
             knots.ndim != 2
             or len(knots) != 2
             or knots.shape[1] < 2
+            or not np.isfinite(knots).all()
             or not _increasing(knots[0], 0.0, np.inf)
             or not (np.diff(knots[1]) >= 0).all()
             or knots[:, 0].any()

@@ -295,7 +295,8 @@ def claim(out: Path, settings: Settings) -> None:
     """Make the folder, or refuse one that holds the results of other settings."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
-    record = asdict(settings) | {"keeps": list(KEEPS), "first_seed": FIRST_SEED}
+    recipes = [str(RECIPES[name]) for name in MENU]
+    record = asdict(settings) | {"keeps": list(KEEPS), "first_seed": FIRST_SEED, "recipes": recipes}
     if path.exists() and (found := json.loads(path.read_text())) != record:
         raise ValueError(
             f"out is {str(out)!r}, which holds results of {found}; settings asked for are {record}"

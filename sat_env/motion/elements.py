@@ -23,6 +23,7 @@ from sat_env.motion.mover import Ints, Orbits
 from sat_env.scenario import Elements, ScenarioError, require
 
 SAME_SHELL_REV_DAY = 0.01  # a satellite that drifts 3.6 deg a day against the others is not on station
+SAME_SHELL_DEG = 0.5  # of inclination, against the shell's median: shells of one altitude differ by more
 SAME_PLANE_DEG = 1.5  # largest gap of ascending nodes within a plane: real planes scatter by < 0.8 deg
 STALE_DAYS = 14.0  # satellites leave their elements by 1 to 3 km a day (documentation of the sgp4 package)
 CHUNK_EPOCHS = 256  # bounds the memory of SGP4's outputs
@@ -36,8 +37,9 @@ SATNUM_MAX = 339999  # what SGP4's record holds; the number plays no part in pro
 class ElementsMover:
     """The satellites of an element file that fly in one shell, ordered by plane and argument of latitude.
 
-    Satellites whose mean motion is more than `SAME_SHELL_REV_DAY` from the shell's median (spares, raising or
-    decaying ones) are left out; `left_out` names them. Planes are runs of ascending nodes without a gap
+    Satellites whose mean motion is more than `SAME_SHELL_REV_DAY` from that of the middle satellite (spares, raising
+    or decaying ones), or whose inclination is more than `SAME_SHELL_DEG` from theirs, are left out; `left_out` names
+    them. Planes are runs of ascending nodes without a gap
     above `SAME_PLANE_DEG`.
     """
 
@@ -62,7 +64,11 @@ class ElementsMover:
         named = read_elements(Path(spec.file))
         require(len(named) > 0, "motion.file", spec.file, "a file with at least one satellite")
         motion = np.array([record.no_kozai for _, record in named]) * 1440 / (2 * np.pi)  # rev/day
-        kept = np.abs(motion - np.median(motion)) <= SAME_SHELL_REV_DAY
+        inclination = np.rad2deg([record.inclo for _, record in named])
+        # The middle satellite's shell: between two shells of equal size there is no median.
+        middle = np.argsort(motion, kind="stable")[(len(motion) - 1) // 2]
+        kept = np.abs(motion - motion[middle]) <= SAME_SHELL_REV_DAY
+        kept &= np.abs(inclination - np.median(inclination[kept])) <= SAME_SHELL_DEG
         records = [record for (_, record), keep in zip(named, kept, strict=True) if keep]
         if spec.altitude_km is not None:
             flown_km = float(np.median([r.a * r.radiusearthkm for r in records])) - EARTH_RADIUS_KM
@@ -184,7 +190,7 @@ def _read_tle(path: Path, text: str) -> Iterator[tuple[str, str, Satrec]]:
     lines = [(number, line.rstrip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     name, first = "", ""
     for number, line in lines:
-        if line.startswith("1 ") and len(line) >= 69:
+        if line.startswith("1 ") and len(line) >= 69 and not first:
             _check_tle_line(path, number, line)
             first = line
         elif line.startswith("2 ") and len(line) >= 69:

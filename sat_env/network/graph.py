@@ -80,7 +80,8 @@ def epoch_graph(plan: ContactPlan, epoch: int, failed: Collection[int] = ()) -> 
         graph.add_edge(exit_node, plan.n_nodes, **_edge(link, ground.ideal_range_km, rate, downlink=True))
     else:
         for s, station in enumerate(scenario.ground.stations):
-            place = {"latitude_deg": station.latitude_deg, "longitude_deg": station.longitude_deg}
+            east_deg = (station.longitude_deg + 180.0) % 360.0 - 180.0  # as those of satellites
+            place = {"latitude_deg": station.latitude_deg, "longitude_deg": east_deg}
             graph.add_node(plan.n_nodes + s, name=station.name, **place)
     for link in np.flatnonzero(in_sight.rate_bps[0] > 0).tolist():
         a, b = (int(end) for end in plan.link_ends[link])

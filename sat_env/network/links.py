@@ -119,8 +119,9 @@ def links_in_sight(
 def nearest_in_reach(positions_km: Floats, link_ends: Ints, reach_km: float, terminals: int) -> Bools:
     """Tell which pairs near the surface hold a link at each instant: (T, L), at most `terminals` a node.
 
-    Pairs are served from the closest up: first those that join two parts of the mesh (a shortest spanning
-    tree keeps everyone reachable), then any two nodes that have a terminal left.
+    Pairs are served from the closest up: first those that join two parts of the mesh (the shortest spanning
+    tree, as far as terminals go: with few of them a node may be left apart), then any two nodes that have a
+    terminal left.
     """
     held = np.zeros((positions_km.shape[0], link_ends.shape[0]), np.bool_)
     for t in range(positions_km.shape[0]):
