@@ -43,6 +43,20 @@ def test_random_plans_have_1_to_7_cuts_and_lossy_levels():
     )
 
 
+def test_random_plans_leave_out_what_they_are_told_to():
+    known = measure.single_plans()
+    plans = measure.random_plans(200, seed=2, without=known)
+    assert len(plans) == 200 and not set(plans) & set(known)
+    assert plans == [plan for plan in measure.random_plans(400, seed=2) if plan not in known][:200]
+
+
+def test_single_errors_stand_by_cut_and_level():
+    plans = measure.single_plans()
+    errors = measure.single_errors(plans, np.arange(1.0, len(plans) + 1))
+    assert (errors[:, 0] == 0).all()
+    assert [errors[np.flatnonzero(plan)[0], max(plan)] for plan in plans] == list(range(1, len(plans) + 1))
+
+
 def test_single_plans_visit_every_lossy_level_of_every_cut():
     plans = np.array(measure.single_plans())
     assert len(set(map(tuple, plans))) == 7 * (len(measure.MENU) - 1)

@@ -165,16 +165,28 @@ def single_plans(n_levels: int = len(MENU)) -> list[tuple[int, ...]]:
     ]
 
 
-def random_plans(n_plans: int, seed: int, n_levels: int = len(MENU)) -> list[tuple[int, ...]]:
-    """Draw plans: 1 to 7 cuts, then any lossy level at each."""
+def random_plans(
+    n_plans: int, seed: int, n_levels: int = len(MENU), without: Sequence[Plan] = ()
+) -> list[tuple[int, ...]]:
+    """Draw plans, none of those `without`: 1 to 7 cuts, then any lossy level at each."""
     rng = np.random.default_rng(seed)
-    plans = []
-    for _ in range(n_plans):
+    plans: list[tuple[int, ...]] = []
+    while len(plans) < n_plans:
         cuts = rng.choice(N_CUTS, size=rng.integers(1, N_CUTS + 1), replace=False)
         plan = np.zeros(N_CUTS, dtype=int)
         plan[cuts] = rng.integers(1, n_levels, size=len(cuts))
-        plans.append(tuple(plan.tolist()))
+        if (drawn := tuple(plan.tolist())) not in without:
+            plans.append(drawn)
     return plans
+
+
+def single_errors(plans: Sequence[Plan], values: Floats) -> Floats:
+    """Arrange what plans of one cut cost, one value each, by cut and level (7, R); 0 where there is no plan."""
+    arranged = np.zeros((N_CUTS, len(MENU)))
+    for plan, value in zip(plans, values, strict=True):
+        cut = int(np.flatnonzero(plan)[0])
+        arranged[cut, plan[cut]] = value
+    return arranged
 
 
 def predicted_error(errors: Floats, plan: Plan) -> float:

@@ -216,19 +216,17 @@ def measure_fold(out: Path, settings: Settings, job: Job) -> None:
 def make_table(out: Path, settings: Settings, command: str) -> CompressionTable:
     """Sum up the measured folds in a table."""
     jobs = jobs_of(settings)
-    parts = [_load_measured(out, job) for job in jobs]
+    parts = [load_measured(out, job) for job in jobs]
     rows = [part.rows for part in parts]
     correct = measure.by_image(rows, [part.correct for part in parts])
     error = measure.by_image(rows, [part.error for part in parts])
     base = correct[0]
     plans = table_plans(settings)
     n_single = 1 + len(measure.single_plans())
-    errors = np.zeros((N_CUTS, len(MENU)))
-    single_drop, single_se = np.zeros_like(errors), np.zeros_like(errors)
-    for plan, kl, right in zip(plans[1:n_single], error[1:], correct[1:], strict=False):
-        cut = int(np.flatnonzero(plan)[0])
-        errors[cut, plan[cut]] = kl.mean()
-        single_drop[cut, plan[cut]], single_se[cut, plan[cut]] = measure.mean_and_error(base - right)
+    single = plans[1:n_single]
+    errors = measure.single_errors(single, error[1:n_single].mean(1))
+    lost = measure.mean_and_error(base - correct[1:n_single])
+    single_drop, single_se = (measure.single_errors(single, values) for values in lost)
     summed = np.array([measure.predicted_error(errors, plan) for plan in plans[n_single:]])
     drop, drop_se = measure.mean_and_error(base - correct[n_single:])
     knots = measure.fit_drop(summed, drop)
@@ -332,7 +330,8 @@ def _measured_path(out: Path, job: Job) -> Path:
     return out / f"measured-{job[0]}-{job[1]}.npz"
 
 
-def _load_measured(out: Path, job: Job) -> Measured:
+def load_measured(out: Path, job: Job) -> Measured:
+    """Load what `measure_fold` kept."""
     with np.load(_measured_path(out, job)) as stored:
         return Measured(**stored)
 
