@@ -34,7 +34,7 @@ from agents.config import (
     EvolutionConfig,
     PPOConfig,
     RolloutConfig,
-    check_foresight,
+    check_fits,
     checked,
     default_config,
 )
@@ -175,7 +175,7 @@ def main(args: Args) -> None:
         seeds = [seed + i for i in range(args.seeds)]
         if args.tune:
             return tune(args, scenario, constants)
-        check_foresight(algo, config)
+        check_fits(algo, config)
         if args.out is not None:
             for one in seeds:
                 check_new(out_folder(args.out, args.seeds, one))
@@ -252,7 +252,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
         f"traces of training windows; {found.trials} trials, {found.pruned} of them pruned"
     )
     if found.config == args.config:
-        console.print("the defaults stay")
+        console.print("nothing beats the defaults: what stood in the file stays")
     path = tuning.write_config(run, found, shlex.join(["python", "train.py", *sys.argv[1:]]))
     console.print(f"hyper-parameters: {path}", soft_wrap=True)
 

@@ -15,6 +15,7 @@ Algorithm = Literal[
 ]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_ALGORITHM: Algorithm = "rollouts"  # the one that wins most (docs/agents.md)
+HEADS = 4  # of the transformer's attention
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
 
@@ -41,7 +42,7 @@ class PPOConfig:
     entropy: float = 0.0
     """Weight of the entropy bonus."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers; of a transformer, the width of a token."""
+    """Widths of the hidden layers; of a transformer, the width of a token, a multiple of four."""
     log_std_init: float = -0.7
     """Logarithm of the first standard deviation of continuous actions."""
     versus: bool = True
@@ -62,6 +63,8 @@ class PPOConfig:
         for name in ("traces", "foresight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden = {self.hidden}: must be one width or more, each at least 1")
         if self.dev_every < 1:
             raise ValueError(f"dev_every = {self.dev_every}: must be at least 1")
         if not 0 <= self.gamma <= 1 or not 0 <= self.gae_lambda <= 1:
@@ -166,13 +169,16 @@ def decisions_of(config: Config) -> int:
     return config.steps + (config.rule_steps if isinstance(config, RolloutConfig) else 0)
 
 
-def check_foresight(algorithm: Algorithm, config: Config) -> None:
-    """Refuse a critic's foresight where the algorithm's network has no place for it."""
+def check_fits(algorithm: Algorithm, config: Config) -> None:
+    """Refuse foresight and widths that the algorithm's network has no place for."""
     if isinstance(config, PPOConfig) and config.foresight and algorithm not in FORESIGHT_ALGORITHMS:
         raise ValueError(
             f"foresight = {config.foresight}: must be 0 for {algorithm}, "
             f"above only for {', '.join(FORESIGHT_ALGORITHMS)}"
         )
+    if algorithm == "ppo-transformer" and isinstance(config, PPOConfig):
+        if len(config.hidden) != 1 or config.hidden[0] % HEADS:
+            raise ValueError(f"hidden = {config.hidden}: must be one multiple of {HEADS} for {algorithm}")
 
 
 def default_config(algorithm: Algorithm, scenario: str) -> Config:

@@ -155,9 +155,14 @@ def export(policy_file: Path, scenario: Scenario, out: Path) -> Check:
     Raises
     ------
     ValueError
-        The policy does not fit the scenario, or the two differ by more than 1e-4.
+        The policy does not fit the scenario, is more than one network, or the two differ by more than 1e-4.
     """
     policy = SavedPolicy(policy_file)
+    if isinstance(policy.model, Chooser) and policy.model.rule is not None:
+        raise ValueError(
+            f"export = {str(policy_file)!r}: must be one network, and is a choice around an evolved rule "
+            "(train it with --rule-steps 0, or the rule alone with --algo evolution)"
+        )
     seen = decisions(policy, scenario)
     temporary = out.with_name(f".{out.name}")
     write(policy, seen, temporary)

@@ -12,7 +12,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig, check_foresight
+from agents.config import Algorithm, Config, EvolutionConfig, PPOConfig, check_fits
 from agents.evolution import Evolution
 from agents.imitation import clone_planner
 from agents.interface import Learner
@@ -81,7 +81,7 @@ def new_model(run: Run) -> OnPolicyAlgorithm:
     """Return an untrained PPO; for imitation, one that was taught the planner's plans."""
     config = run.config
     assert isinstance(config, PPOConfig)
-    check_foresight(run.algorithm, config)
+    check_fits(run.algorithm, config)
     env = make_worlds(run)
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     policy_kwargs: dict[str, Any] = {"log_std_init": config.log_std_init} if continuous else {}

@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import Tensor, nn
 
 from agents import tokens
+from agents.config import HEADS
 
 SLOT_ENTRIES = (
     "slot_speed",
@@ -79,7 +80,7 @@ class SlotEncoder(nn.Module):
     width, heads, layers : int
     """
 
-    def __init__(self, slots: int, width: int = 32, heads: int = 4, layers: int = 2) -> None:
+    def __init__(self, slots: int, width: int = 32, heads: int = HEADS, layers: int = 2) -> None:
         super().__init__()
         self.slots, self.heads, self.layers = slots, heads, layers
         features = len(SLOT_ENTRIES) + 2 * len(HOP_ENTRIES) + GLOBALS + PLACES

@@ -4,7 +4,8 @@ The environment scales by what a scenario fixes, so that one number means anothe
 every slot also says how long the job would take on it and how much of the model it holds, every hop how long the
 job's activations and its tokens' round trips would take over it: as shares of the deadline, on a logarithmic scale
 that another model moves along instead of leaving. The tuned planner's plan is shown in the units of the action:
-the network's action is that plan plus what it learned to change of it, nothing at first.
+the network's action is that plan plus what it learned to change of it, nothing at first (but an empty slot still
+weighs a little, which of a model cut into 48 may round to a block).
 """
 
 from __future__ import annotations
@@ -120,13 +121,15 @@ def seconds(world: World, problems: Problems) -> tuple[Array, Array, Array, Arra
     slots, m = problems.rate_bps.shape[1], world.micro_batches
     size = problems.items[:, None, None] / m  # (B, 1, 1)
     rows, columns = np.triu_indices(slots, 1, slots + 1)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         flops_per_s = problems.flops_per_s[:, :, None]  # (B, K+1, 1)
         reading_s = world.block_bytes / problems.bandwidth_bytes_per_s[:, :, None]
-        work_s = np.maximum(size * world.block_flops / flops_per_s, reading_s).sum(axis=2) * m
+        off = flops_per_s == 0.0  # takes for ever, also for a block of no arithmetic
+        block_s = np.where(off, np.inf, size * world.block_flops / flops_per_s)
+        work_s = np.maximum(block_s, reading_s).sum(axis=2) * m
         if world.tokens > 0.0:
-            token_s = np.maximum(size * world.token_flops / flops_per_s, reading_s).sum(axis=2) * m
-            work_s = work_s + world.tokens * token_s
+            token_s = np.where(off, np.inf, size * world.token_flops / flops_per_s)
+            work_s = work_s + world.tokens * np.maximum(token_s, reading_s).sum(axis=2) * m
         load_s = world.block_bytes.sum() / problems.load_bytes_per_s[:, :slots]
         item_bytes = world.boundary_bytes[1:-1, 0].mean() + world.tokens * world.token_bytes[1:-1, 0].mean()
         send_s = problems.items[:, None] * item_bytes * 8.0 / problems.rate_bps[:, rows, columns]

@@ -219,7 +219,8 @@ class Judge(BaseCallback):
 def write_config(run: Run, found: Found, command: str, folder: Path | None = None) -> Path:
     """Write what differs from the defaults to ``configs/SCENARIO.json``, with the command that found it.
 
-    Where the defaults stay the file says that they were searched; what an earlier search found stays with its record.
+    Where the defaults stay the file says that they were searched. What an earlier search found goes with what it was
+    tried with, or stays, with its record, where this one found nothing.
     """
     path = (folder or agents.config.CONFIGS_DIR) / f"{run.scenario.name}.json"
     saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -228,7 +229,7 @@ def write_config(run: Run, found: Found, command: str, folder: Path | None = Non
     }
     if not changes and run.algorithm in saved:
         return path
-    saved[run.algorithm] = saved.get(run.algorithm, {}) | changes
+    saved[run.algorithm] = changes
     saved.setdefault("found", {})[run.algorithm] = {
         "command": command,
         "scenario_hash": run.scenario.hash(),

@@ -108,7 +108,7 @@ ENTRIES: dict[str, tuple[str, Callable[[str, Scenario], Policy | Reference]]] = 
         for name, text, plan in (
             ("uniform", "the same number of blocks on every satellite, every epoch", uniform.plan),
             ("proportional", "blocks in proportion to speed: the paper's heuristic", proportional.plan),
-            ("greedy", "fills the fastest satellites first", greedy.plan),
+            ("greedy", "block by block to the satellite that is done with it first", greedy.plan),
             ("ground-only", "raw input down, the whole model on the ground", ground_only.plan),
             (
                 "single-satellite",
@@ -156,7 +156,7 @@ ENTRIES: dict[str, tuple[str, Callable[[str, Scenario], Policy | Reference]]] = 
         lookahead,
     ),
     "clairvoyant": (
-        "reference: candidate plans, every competitor's among them, simulated over 8 epochs on the true trace",
+        "reference: candidate plans, those of other schedules among them, simulated over 8 epochs on the true trace",
         lambda name, scenario: clairvoyant(name, scenario, 8),
     ),
     "clairvoyant-one-job": (

@@ -196,7 +196,7 @@ def best_static(
         return cost[plan]
 
     for plan in _static_candidates(prepared, training):
-        if len(cost) < evaluations // 2:
+        if len(cost) < max(1, evaluations // 2):
             j_of(plan)
     improved = True
     while improved and len(cost) < evaluations:

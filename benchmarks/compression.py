@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sat_env.compression import measure, train
-from sat_env.compression.codec import RECIPES, Recipe, decode, encode, information_bits, reconstruct
+from sat_env.compression.codec import RECIPES, Recipe, decode, encode, information_bits, quantise, reconstruct
 from sat_env.compression.measure import MENU, Fold
 from sat_env.compression.network import augment, digits, folds
 from sat_env.compression.rule import adaptive_levels
@@ -178,6 +178,43 @@ def chain(bench: Bench) -> dict[str, Any]:
             ideal = information_bits(stream, RECIPES[name], site)
             overhead.append(8 * len(encode(stream, RECIPES[name], site)) / ideal - 1)
         result[f"coded_over_entropy_percent {name}"] = float(100 * np.mean(overhead))
+    return result
+
+
+STEPS = {
+    "as it is": RECIPES["mask22-int8-ec"],
+    "the same step, 5 bits": replace(RECIPES["mask22-int8-ec"], bits=5, span=46.0 * 15 / 127),
+    "a step that fills 8 bits": replace(RECIPES["mask22-int8-ec"], span=5.0),
+}
+
+
+@torch.no_grad()
+def step_widths(bench: Bench) -> dict[str, Any]:
+    """What of the chain's ratio the width of the quantiser's step makes: one cut of three at a time, one seed."""
+    images, _ = digits()
+    of_fold = list(zip(bench.folds, bench.jobs, strict=True))[: bench.args.settings.n_folds]
+    seen = [
+        streams_of(fold.network, images[folds(bench.args.settings.n_folds, seed)[part][0]])
+        for fold, (seed, part) in of_fold
+    ]
+    masks = [train.load_masks(bench.args.out, "joint", job) for _, job in of_fold]
+    result = {}
+    for title, recipe in STEPS.items():
+        bits, errors, largest = [], [], 0
+        for (fold, _), known, mask in zip(of_fold, seen, masks, strict=True):
+            for cut in THREE_CUTS:
+                stream, site = fold.streams[cut - 1], mask.site(known[cut - 1], cut - 1, recipe)
+                bits.append(8 * len(encode(stream, recipe, site)) / stream.numel())
+                at_cut = [None] * (cut - 1) + [lambda x, r=recipe, s=site: reconstruct(x, r, s)]
+                output = measure.run(fold, at_cut + [None] * (7 - cut))
+                errors.append(measure.judge(fold, [output]).error.mean())
+                largest = max(largest, int(quantise(stream, recipe, site).symbols.abs().max()))
+        result[title] = {
+            "ratio": 32 / float(np.mean(bits)),
+            "error_nats": float(np.mean(errors)),
+            "largest_symbol": largest,
+            "of": 2 ** (recipe.bits - 1) - 1,
+        }
     return result
 
 
@@ -586,6 +623,7 @@ def main(args: Args) -> None:
         "chain_drop_points_se": end_to_end["drop_points"]["se"],
         "predicted_vs_measured_mae_points": plans["mae_points_below_2"],
         "chain": links,
+        "step_widths": step_widths(bench),
         "never_chosen_on": never_chosen_on(bench),
         "accumulation": accumulation(bench),
         "plans": plans,

@@ -29,7 +29,7 @@ from agents.prices import FEATURES, LearnedPrices, features, shifted
 from agents.residual import Residual
 from agents.saved import SavedPolicy, resized
 from agents.slotwise import Slotwise
-from agents.tokens import Tokens
+from agents.tokens import Tokens, seconds
 from agents.training import (
     decider,
     load_checkpoint,
@@ -173,6 +173,11 @@ def test_foresight_is_what_the_jobs_take_the_opponent_and_for_the_critic_alone(o
     batch = play(prepare(run.scenario), chosen, "test", decider(run, model))
     played = run_episode(SavedPolicy(tmp_path / "model.zip"), prepare(run.scenario), chosen[0], "test")
     assert played.j_s == pytest.approx(batch.j_s[0], rel=1e-12)
+    for hidden in ((30,), (32, 64)):
+        with pytest.raises(ValueError, match="must be one multiple of 4 for ppo-transformer"):
+            new_model(tiny(outage, "ppo-transformer", hidden=hidden))
+    with pytest.raises(ValueError, match="must be one width or more"):
+        tiny(outage, hidden=())
     with pytest.raises(ValueError, match="foresight = 3: must be 0 for maskable"):
         new_model(tiny(outage, "maskable", foresight=3))
 
@@ -389,6 +394,17 @@ def test_cloning_learns_the_planner(outage):
     prepared = prepare(run.scenario)
     share = clone_planner(model, prepared, env.interface, BatchPlanner(prepared.world, CONSTANTS), 0)
     assert share > 0.7
+
+
+def test_what_a_transformer_sees_is_finite_where_a_block_computes_nothing_on_a_satellite_that_is_off(outage):
+    world = prepare(outage.scenario).world
+    world = world._replace(
+        block_flops=np.where(np.arange(len(world.block_flops)) == 0, 0.0, world.block_flops)
+    )
+    problems = simulator(outage, 4).problems
+    problems.flops_per_s[:, 1] = 0.0
+    shown = np.concatenate(seconds(world, problems), axis=1)
+    assert np.isfinite(shown).all() and shown.min() >= 0.0 and shown.max() <= 1.0
 
 
 def test_an_untrained_transformer_is_the_planner_whatever_the_chain_and_the_model(outage):

@@ -20,7 +20,7 @@ from baselines.priced import Constants, is_tuned, load_constants, load_static
 from baselines.registry import COMPETITORS, exact_planner, make_policy
 from baselines.risk import mean_wait_s, risk_prices
 from baselines.schedule import EveryEpoch, Static
-from baselines.tune import gains_for_sure, tune
+from baselines.tune import best_static, gains_for_sure, tune
 from sat_env.commands import entry_hash
 from sat_env.evaluation.runner import Reference, episodes, run_episode
 from sat_env.faults import outage_law
@@ -109,6 +109,9 @@ def test_worlds_side_by_side_play_as_one_policy_does(rush, constants):
 
 def test_tuning_nests_and_repeats():
     scenario = busy(**{"episode_epochs": 10})
+    prepared = prepare(scenario)
+    plan, j_s = best_static(prepared, episodes(scenario, "train", 2, 0), 1)
+    assert plan.cuts[-1] == len(prepared.world.block_flops) and np.isfinite(j_s)
     first = tune(scenario, 2, seed=3, evaluations=6, static_evaluations=20)
     assert first == tune(scenario, 2, seed=3, evaluations=6, static_evaluations=20)
     # Each family holds the one before it, and the plan that prices nothing.

@@ -65,6 +65,16 @@ def test_an_exported_network_says_what_the_policy_says(outage, tmp_path, algorit
         compare_onnx(policy, seen, tmp_path / "model.onnx")
 
 
+def test_a_choice_around_a_rule_is_no_single_network(outage, tmp_path):
+    rule = PriceRule(np.zeros(len(NAMES)))
+    run = tiny(outage)._replace(algorithm="rollouts", config=DEFAULTS["rollouts"])
+    chooser = Chooser.untrained(rule)
+    chooser.num_timesteps = 0
+    save_policy(tmp_path / "model.zip", chooser, run)
+    with pytest.raises(ValueError, match="must be one network, and is a choice around an evolved rule"):
+        export(tmp_path / "model.zip", run.scenario, tmp_path / "model.onnx")
+
+
 # --- policy files and the zoo ---------------------------------------------------------------------
 
 
@@ -326,10 +336,9 @@ def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, mo
     saved = json.loads(path.read_text())
     assert saved["prices"] == {"gamma": 0.5}
     assert saved["found"]["prices"]["command"] == "python train.py --tune 7"
-    # A second search starts there and keeps what it does not change; one that finds nothing is on record too.
-    again = run._replace(config=better)
-    found = tuning.Found(dataclasses.replace(better, update_epochs=3), 0.5, 1.0, 9, 0)
-    tuning.write_config(again, found, "python train.py --tune 9")
+    # What a second search found is what it tried, not that and what the first one found; one in vain is on record too.
+    found = tuning.Found(dataclasses.replace(run.config, update_epochs=3), 0.5, 1.0, 9, 0)
+    tuning.write_config(run, found, "python train.py --tune 9")
     assert default_config("prices", run.scenario.name) == found.config
     vain = run._replace(algorithm="choice", config=DEFAULTS["choice"])
     tuning.write_config(
@@ -337,8 +346,8 @@ def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, mo
     )
     assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
     tuning.write_config(
-        again._replace(config=found.config),
-        found._replace(j_s=0.5, default_j_s=0.5),
+        run,
+        found._replace(config=run.config, j_s=0.5, default_j_s=0.5),
         "python train.py --tune 11",
     )
     assert json.loads(path.read_text())["found"]["prices"]["command"] == "python train.py --tune 9"
