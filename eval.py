@@ -22,6 +22,7 @@ from sat_env.commands import describe_input, fail_cleanly, file_to_write, new_co
 from sat_env.evaluation.runner import Reference
 from sat_env.policy import Policy
 from sat_env.scenario import Scenario, scenario_names, ships
+from sat_env.world import prepare
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def main(args: Args) -> None:
         policies = [load(name, scenario) for name in agents]
         for policy in policies:
             card = getattr(policy, "card", None)
+            if card is not None:
+                policy.interface(prepare(scenario).world, scenario.forecast_epochs)  # type: ignore[attr-defined]
             if card is not None and card.scenario_hash != scenario.hash():
                 say(
                     f"{policy.name} was trained on {card.scenario} ({card.scenario_hash}), "

@@ -150,6 +150,8 @@ def main(args: Args) -> None:
     for name in ("seed", "tune"):
         if getattr(args, name) < 0:
             raise ValueError(f"{name} = {getattr(args, name)}: must be at least 0")
+    if args.seed + args.seeds > 2**32:
+        raise ValueError(f"seed = {args.seed}: must be below 2**32")
     if (args.tune > 0) + (args.export is not None) + bool(args.resume) > 1:
         raise ValueError("tune, export, resume: must be at most one of them")
     refuse_what_has_no_effect(args)

@@ -6,6 +6,7 @@ Importing this needs no torch, so that train.py can show its options and refuse 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -60,6 +61,11 @@ class PPOConfig:
         for name in ("steps", "num_envs", "rollout_epochs", "batch_size", "update_epochs", "dev_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size = {self.batch_size}: must be at least 2")
+        for name in ("learning_rate", "entropy", "log_std_init"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} = {getattr(self, name)}: must be a finite number")
         for name in ("traces", "foresight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 0")

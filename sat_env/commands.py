@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import signal
 import sys
 import sysconfig
 import traceback
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sat_env.evaluation.report import results_table
 from sat_env.evaluation.results import SCHEMA_VERSION, Results, Row, file_hash, this_run, write_results
@@ -20,7 +22,11 @@ from sat_env.evaluation.runner import evaluate, world_of
 from sat_env.motion.elements import ElementsMover
 from sat_env.policy import Policy
 from sat_env.scenario import Elements, Scenario, ScenarioError, Surface, load_scenario, require
+from sat_env.workload.profiles import config_dtype_bytes
 from sat_env.world import load_model, prepare
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PROJECT = Path(__file__).resolve().parents[1]
 OWN = ("sat_env", "agents", "baselines", "benchmarks", "train.py", "eval.py")
@@ -39,8 +45,9 @@ def fail_cleanly(main: Callable[[], None]) -> None:
     """Run a command: bad input ends it with one line on standard error and exit code 2.
 
     Only errors this project raised itself count as bad input; anything else keeps its traceback, and so does what
-    a user's own code (a policy) was part of.
+    a user's own code (a policy) was part of. A batch queue's SIGTERM ends it as Ctrl-C does.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except ValueError as error:
@@ -63,6 +70,8 @@ def _is_users(file: Path) -> bool:
 
 def new_console() -> Console:
     """Return a console as wide as the terminal; in a pipe or file, wide enough for the table. Names are no markup."""
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 180, markup=False, highlight=False)
 
 
@@ -88,24 +97,31 @@ def swap_model(scenario: Scenario, model: str) -> Scenario:
     """Return the scenario with another model, its load and memory kept in proportion.
 
     Memory of a satellite scales with weights and KV cache, so that as many satellites hold the new model as held
-    the old one; items of a job scale so that a job computes as many FLOPs. A language model in a scenario of images
-    gets requests of `PROMPT_TOKENS` with `GENERATED_TOKENS` to generate.
+    the old one; items of a job scale so that a job computes as many FLOPs, in no more micro-batches than there are
+    requests. A language model in a scenario of images gets requests of `PROMPT_TOKENS` with `GENERATED_TOKENS` to
+    generate. A config.json that states a number format brings it along.
     """
-    is_llm = model.startswith(("llama", "qwen"))
+    is_llm = model.startswith(("llama", "qwen")) and not model.endswith(".csv")
+    number: dict[str, float] = {}
     if model.endswith(".json"):
         require(Path(model).is_file(), "model", model, "a known name or an existing config.json")
         try:
             is_llm = '"vit"' not in Path(model).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ScenarioError(f"model = {model!r}: must be a config.json in UTF-8 ({error})") from None
+        if (stated := config_dtype_bytes(Path(model))) is not None:
+            number["model.dtype_bytes"] = float(stated)
     units = scenario.model.units
     whole = scenario.replace(**{"model.units": 0})
-    changed = whole.replace(**{"model.profile": model, "jobs.kind": "llm" if is_llm else "images"})
+    kind = "llm" if is_llm else "images"
+    changed = whole.replace(**{"model.profile": model, "jobs.kind": kind}, **number)
     if is_llm and scenario.jobs.kind == "images":
         tokens = {"jobs.prompt_tokens": PROMPT_TOKENS, "jobs.generated_tokens": GENERATED_TOKENS}
         changed = changed.replace(**tokens)
     items = max(1.0, round(scenario.jobs.items * _item_flops(whole) / _item_flops(changed)))
     changed = changed.replace(**{"jobs.items": items})
+    if is_llm:
+        changed = changed.replace(**{"jobs.micro_batches": min(scenario.jobs.micro_batches, int(items))})
     growth = _model_bytes(changed) / _model_bytes(whole)
     return changed.replace(
         **{
@@ -141,6 +157,7 @@ def describe_input(scenario: Scenario) -> list[str]:
         f"a job: {scenario.jobs.items:.0f} {'requests' if scenario.jobs.kind == 'llm' else 'images'} every "
         f"{scenario.epoch_s:.0f} s, deadline {scenario.jobs.deadline_s:.0f} s; a {node} holds "
         f"{scenario.payload.memory_bytes / 1e9:.2f} GB; levels {', '.join(prepared.levels)}",
+        f"accuracy lost by compressing is borrowed from the table {scenario.model.compression} (docs/compression.md)",
         *_left_out(scenario),
     ]
 
@@ -149,7 +166,8 @@ def _left_out(scenario: Scenario) -> list[str]:
     """Return a line on the satellites of an element file that fly in another shell; none if there are none."""
     if not isinstance(scenario.motion, Elements):
         return []
-    names = ElementsMover.from_file(scenario.motion).left_out
+    with warnings.catch_warnings(action="ignore"):  # of stale elements was warned when the world was prepared
+        names = ElementsMover.from_file(scenario.motion).left_out
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return [f"left out of {scenario.motion.file}: {len(names)} of another shell ({some})"] if names else []
 
@@ -175,6 +193,8 @@ def show_and_write(
 
     An interruption or an error is passed on once the rows played before it are shown and written.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     policies = {scenario.name: policies_for(scenario) for scenario in scenarios}
     require(len(policies) == len(scenarios), "scenarios", [s.name for s in scenarios], "of different names")
     for found in policies.values():
@@ -193,11 +213,17 @@ def show_and_write(
                     progress.advance(task)
     except (KeyboardInterrupt, Exception) as error:
         how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        console.print(f"{how}: {len(rows)} of {total} episodes played")
+        each = Counter((row.scenario, row.entry) for row in rows)
+        unlike = ", ".join(f"{entry} on {name} {n}" for (name, entry), n in each.items() if n < count)
+        console.print(
+            f"{how}: {len(rows)} of {total} episodes played"
+            + (f", of {count} each: {unlike}" if unlike else ""),
+            soft_wrap=True,
+        )
         raise
     finally:
         if rows:
-            console.print(results_table(rows))
+            console.print(results_table(rows, console.width))
         if rows and out is not None:
             write_results(out, results_of(rows, scenarios, entries))
             console.print(f"results: {out}", soft_wrap=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import reprlib
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -191,6 +193,10 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         self.worlds = Worlds(self.prepared, 1, action, split)
         self.action_space = self.worlds.action_space
         self.observation_space = self.worlds.observation_space  # type: ignore[assignment]
+        if render_mode == "rgb_array" and find_spec("matplotlib") is None:
+            raise DependencyNotInstalled(
+                "render_mode = 'rgb_array': needs matplotlib (pip install matplotlib)"
+            )
         self.render_mode = render_mode
         self._seeded = False
 
@@ -200,11 +206,11 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         """Start an episode; without a seed, the next episode of the last one."""
         seeds = None if seed is None else world_seeds(seed, 1)
         windows = windows_of(options, 1)
-        super().reset(seed=None if seed is None else int(seed))
         simulator = self.worlds.simulator
         if seeds is None and not self._seeded:
             seeds = self.np_random.integers(0, 2**63, 1, np.uint64)
         simulator.begin(seeds=seeds, windows=windows)
+        super().reset(seed=None if seed is None else int(seed))  # once nothing is refused any more
         self._seeded = True
         return self._observation(), {}
 
@@ -232,10 +238,18 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         return self.worlds.simulator.problem()
 
     def encode(self, plan: Plan) -> NDArray[np.int64]:
-        """Return the ``"plan"`` action that stands for `plan`."""
+        """Return the ``"plan"`` action that stands for `plan`; refuse one that no action stands for."""
         if self.worlds.action != "plan":
             raise ValueError(f"action = {self.worlds.action!r}: plans are encoded with action='plan' only")
-        return np.concatenate(checked_arrays(plan, self.worlds.simulator))
+        cuts, levels = checked_arrays(plan, self.worlds.simulator)
+        hosts, blocks = self.scenario.ground.hosts, self.worlds.simulator.blocks
+        allowed = {"none": (blocks,), "all_or_none": (0, blocks)}.get(hosts)
+        if allowed is not None and cuts[-1] not in allowed:
+            raise ValueError(
+                f"plan = {reprlib.repr(plan)}: must have {' or '.join(map(str, allowed))} as its last cut, "
+                f"for ground.hosts is {hosts!r}"
+            )
+        return np.concatenate([cuts, levels])
 
     def simulate(self, plan: Plan, seed: int) -> dict[str, float]:
         """Return the info of one job under `plan` in an imagined future (see `Simulator.imagine`)."""
@@ -329,10 +343,11 @@ class SatVectorEnv(gymnasium.vector.VectorEnv[dict[str, Flat], NDArray[Any], NDA
             seeds = np.array([d if s is None else s for s, d in zip(own, drawn, strict=True)], np.uint64)
         elif seed is not None:
             seeds = world_seeds(seed, self.num_envs)
-            super().reset(seed=int(seed))
         elif not self._seeded:
             seeds = self.np_random.integers(0, 2**63, self.num_envs, np.uint64)
         self.worlds.simulator.begin(seeds=seeds, windows=windows)
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))  # once nothing is refused any more
         self._seeded = True
         return self._observations(self.worlds.observe()), {}
 

@@ -1,6 +1,7 @@
 """What an agent sees: the PlanningProblem as one flat dictionary of bounded float32 vectors.
 
-Scaling is fixed and linear, inside the environment, so that a policy file alone suffices.
+Scaling is linear, inside the environment, so that a policy file alone suffices; all is in fixed units but the rates of
+hops, which are shares of the best hop's of the moment.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from sat_env.compression.table import load_table, table_names, table_plain
 
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
+MAX_DEADLINE_EPOCHS = 200  # a job's: contacts are prepared for as many epochs from every epoch on
 PROFILE_SUFFIXES = (".json", ".csv")  # a `model.profile` that ends so is a path
 
 
@@ -516,6 +517,13 @@ class Scenario:
 
     def __post_init__(self) -> None:
         _positive(self, "scenario", "epoch_s", "episode_epochs", "reference_latency_s", "forecast_epochs")
+        longest_s = MAX_DEADLINE_EPOCHS * self.epoch_s
+        require(
+            self.jobs.deadline_s <= longest_s,
+            "jobs.deadline_s",
+            self.jobs.deadline_s,
+            f"at most {longest_s:g}, that is {MAX_DEADLINE_EPOCHS} epochs: all contacts of so long are kept in memory",
+        )
         require(self.windows >= 5, "scenario.windows", self.windows, "at least 5 (train, dev and test)")
         require(
             not self.faults.rain or (self.ground.downlink == "ka" and self.ground.contact == "visible"),

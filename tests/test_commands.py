@@ -64,6 +64,7 @@ BAD = {
     "missing policy": lambda f: ("eval.py", "--agents", str(f / "none.zip")),
     "negative episodes": lambda f: ("eval.py", "--episodes", "-1"),
     "negative steps": lambda f: ("train.py", "--steps", "-5"),
+    "a seed that no generator takes": lambda f: ("train.py", "--seed", str(2**32)),
     "unknown model": lambda f: ("train.py", "--model", "vit-xxl"),
     "two things at once": lambda f: ("train.py", "--tune", "3", "--export", str(f)),
     "foresight of a network without": lambda f: ("train.py", "--algo", "residual", "--foresight", "3"),
@@ -417,9 +418,24 @@ def test_a_model_in_its_own_place_changes_nothing(name):
     assert swap_model(scenario, scenario.model.profile) == scenario
 
 
+def test_a_config_brings_its_number_format(tmp_path):
+    sizes = {
+        "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 8192, "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    for stated, expected in (({}, 2.0), ({"torch_dtype": "float32"}, 4.0), ({"dtype": "bfloat16"}, 2.0)):
+        path.write_text(json.dumps(sizes | stated))
+        assert swap_model(load_scenario("StarlinkLLM"), str(path)).model.dtype_bytes == expected
+
+
 def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the_old():
     llama = load_scenario("StarlinkLLM")
     qwen = swap_model(llama, "qwen2.5-7b")
+    drones = load_scenario("DroneSwarm")
+    few = swap_model(drones, "llama-3.1-8b").jobs
+    assert few.micro_batches == few.items < drones.jobs.micro_batches  # no request is cut in two
     assert (qwen.jobs.prompt_tokens, qwen.jobs.generated_tokens) == (512.0, 64.0)
     assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
     images = swap_model(llama, "vit-g")
@@ -437,12 +453,13 @@ def test_satellites_of_another_shell_are_said_to_be_left_out(tmp_path):
     path.write_text("\n".join([header, *rows]))
     ring = load_scenario("WalkerOutage").replace(motion=Elements(file=str(path)), **{"chain.slots": 3})
     assert describe_input(ring)[-1] == f"left out of {path}: 1 of another shell (SAT 0)"
-    assert len(describe_input(load_scenario("WalkerOutage"))) == 2
+    assert len(describe_input(load_scenario("WalkerOutage"))) == 3
 
 
 def test_ships_are_not_called_satellites():
-    world, job = describe_input(load_scenario("ShipFleet"))
+    world, job, table = describe_input(load_scenario("ShipFleet"))
     assert "10 ships from 2026-01-01 00:00:00 UTC" in world and "a ship holds" in job
+    assert "borrowed from the table vit-l-imagenet" in table
 
 
 def test_only_a_registered_scenario_has_an_environment_id():

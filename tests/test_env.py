@@ -218,8 +218,23 @@ def test_a_refused_reset_changes_nothing(make):
         world.reset(seed=3)
     with pytest.raises(ValueError, match="window = 99"):
         env.reset(seed=4, options={"window": 99})
+    assert env.np_random_seed == other.np_random_seed == 3
     mine, theirs = env.reset()[0], other.reset()[0]  # the second episode of seed 3
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "last", "allowed"), [("none", 11, "12"), ("none", 0, "12"), ("all_or_none", 11, "0 or 12")]
+)
+def test_a_plan_that_no_action_stands_for_is_not_encoded(hosts, last, allowed):
+    scenario = load_scenario("WalkerOutage").replace(**{"ground.hosts": hosts, "windows": 5})
+    env = SatEnv(scenario)
+    env.reset(seed=0)
+    with pytest.raises(
+        ValueError, match=f"must have {allowed} as its last cut, for ground.hosts is '{hosts}'"
+    ):
+        env.encode(Plan((0, 0, 0, 0, 0, last), (0,) * 6))
+    assert env.encode(Plan((0, 0, 0, 0, 0, 12), (0,) * 6))[5] == 12
 
 
 @pytest.mark.parametrize(

@@ -128,13 +128,22 @@ def test_an_entry_may_be_another_policy_on_every_scenario() -> None:
 
 
 def test_merge_refuses_conflicts() -> None:
-    with pytest.raises(ValueError, match=r"repeats .*'uniform'.*; allowed: each"):
-        merge([SMALL, SMALL])
+    slower = replace(SMALL.rows[0], metrics=replace(SMALL.rows[0].metrics, energy_j=1.0))
+    with pytest.raises(
+        ValueError, match=r"row \('uniform'.*\) is in two files with two outcomes; allowed: the same"
+    ):
+        merge([SMALL, replace(SMALL, rows=(slower,))])
     with pytest.raises(ValueError, match=r"entries\['PaperStatic'\]\['uniform'\] is f+; allowed: 0+, as in"):
         merge([SMALL, replace(SMALL, entries={"PaperStatic": {"uniform": "f" * 64}})])
     changed = replace(SMALL.worlds["PaperStatic"], trace_hash="f" * 64)
     with pytest.raises(ValueError, match=r"worlds\['PaperStatic'\] is .*; allowed: .*, as in"):
         merge([SMALL, replace(SMALL, worlds={"PaperStatic": changed})])
+
+
+def test_an_episode_that_two_files_played_alike_counts_once() -> None:
+    again = [replace(row, metrics=replace(row.metrics, decision_p50_ms=9.0)) for row in SMALL.rows]
+    both = merge([SMALL, replace(SMALL, rows=tuple(again))])
+    assert both.rows == SMALL.rows and len(both.runs) == 2 * len(SMALL.runs)
 
 
 def change(document: dict, where: str, value: object) -> None:
@@ -252,7 +261,10 @@ def test_the_report_says_what_it_takes() -> None:
             replace(SMALL, worlds={"PaperStatic": World(None, "9" * 64, "2" * 64, "3" * 64)}),
             r"worlds\['PaperStatic'\] is",
         ),
-        (SMALL, "repeats"),
+        (
+            results("greedy", (0, metrics(2.0, n_jobs=3)), (1, metrics(2.0))),
+            "n_jobs of 'greedy' on PaperStatic, episode 0: 3; must be 2",
+        ),
     ],
 )
 def test_files_that_cannot_be_compared_are_refused(tmp_path: Path, other: Results, message: str) -> None:
@@ -299,6 +311,20 @@ def test_markdown_and_terminal_show_the_same_cells() -> None:
     Console(file=screen, width=200).print(results_table(ROWS))
     for line in (lines[2], lines[3], lines[4]):
         assert any(all(cell in shown for cell in line) for shown in screen.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 200])
+def test_no_figure_is_cut_off_in_a_narrow_terminal(width: int) -> None:
+    import io
+
+    from rich.console import Console
+
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(results_table(ROWS, width))
+    text = screen.getvalue()
+    assert "…" not in text and all(entry in text for entry in ("uniform", "greedy", "doomed"))
+    assert "31.500" in text and all(len(line) <= width for line in text.splitlines())
+    assert ("too narrow for: reload MB/job" in text) == (width <= 120)
 
 
 def test_names_are_no_markup() -> None:

@@ -88,6 +88,7 @@ BAD = [
     ({"jobs": {"kind": "llm", "prompt_tokens": 0}}, "jobs.prompt_tokens = 0: must be greater than 0"),
     ({"jobs": {"kind": "llm", "generated_tokens": 0}}, "jobs.generated_tokens = 0: must be greater than 0"),
     ({"links": {"grazing_height_km": -3000.0}}, "links.grazing_height_km = -3000.0: must be at least 0"),
+    ({"jobs": {"deadline_s": 86400.0}}, "jobs.deadline_s = 86400.0: must be at most"),
     ({"colour": "red"}, "colour"),
     ({"faults": {"link_tail_share": 1.5}}, "link_tail_share = 1.5"),
     (

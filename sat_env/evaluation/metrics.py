@@ -50,6 +50,11 @@ class EpisodeMetrics:
                 raise ValueError(f"{field} is {value}; allowed: null exactly where no such job arrived")
             if value is not None and not 0 <= value < np.inf:
                 raise ValueError(f"{field} is {value}; allowed: a finite number, 0 or more")
+        if self.accuracy_drop is not None and self.accuracy_drop > 1:
+            raise ValueError(f"accuracy_drop is {self.accuracy_drop}; allowed: 0 to 1")
+        if self.latency_p50_s is not None and self.latency_p95_s is not None:
+            if self.latency_p50_s > self.latency_p95_s:
+                raise ValueError(f"latency_p50_s is {self.latency_p50_s}; allowed: at most latency_p95_s")
 
     @property
     def n_delivered(self) -> int:

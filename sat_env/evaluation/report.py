@@ -57,19 +57,31 @@ def summarise(rows: Iterable[Row]) -> list[Summary]:
     ]
 
 
-def results_table(rows: Sequence[Row]) -> Table:
-    """Build a rich table of `summarise`, one section a scenario. Needs the `train` extra."""
+def results_table(rows: Sequence[Row], width: int = 200) -> Table:
+    """Build a rich table of `summarise`, one section a scenario. Needs the `train` extra.
+
+    Where `width` characters do not hold all columns, those of `LEAST_TELLING` are left out, and named below.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*(header for header, _ in COLUMNS))
-    table.columns[1].no_wrap = True
-    for column in table.columns[2:]:
-        column.justify = "right"
     summaries = summarise(rows)
+    widths = {
+        header: max(len(part) for part in (*header.split(), *(cell(one) for one in summaries)))
+        for header, cell in COLUMNS
+    }
+    shown, left_out = dict(COLUMNS), []
+    for header in LEAST_TELLING:
+        if 1 + sum(widths[name] + 3 for name in shown) > width:
+            left_out.append(header)
+            del shown[header]
+    caption = f"too narrow for: {', '.join(left_out)}" if left_out else None
+    table = Table(caption=caption, caption_justify="left")
+    for i, header in enumerate(shown):
+        table.add_column(header, justify="left" if i < 2 else "right", min_width=widths[header])
     for summary, following in zip(summaries, [*summaries[1:], None], strict=True):
         table.add_row(
-            *(Text(cell(summary)) for _, cell in COLUMNS),  # names are no markup
+            *(Text(cell(summary)) for cell in shown.values()),  # names are no markup
             end_section=following is None or following.scenario != summary.scenario,
         )
     return table
@@ -100,6 +112,14 @@ def main(paths: Sequence[str]) -> None:
     if not paths:
         raise ValueError("results files = []: must be one or more paths")
     rows = merge(load_results(path) for path in paths).rows
+    jobs: dict[tuple[str, int, int], int] = {}
+    for row in rows:
+        n_jobs = jobs.setdefault((row.scenario, row.seed, row.episode), row.metrics.n_jobs)
+        if row.metrics.n_jobs != n_jobs:
+            raise ValueError(
+                f"n_jobs of {row.entry!r} on {row.scenario}, episode {row.episode}: {row.metrics.n_jobs}; "
+                f"must be {n_jobs}, as of the others"
+            )
     played: dict[str, dict[str, set[tuple[int, int]]]] = {}
     for row in rows:
         played.setdefault(row.scenario, {}).setdefault(row.entry, set()).add((row.seed, row.episode))
@@ -170,6 +190,11 @@ COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("reload MB/job", lambda one: _number(one.reload_bytes_per_job / 1e6, ".1f")),
     ("ms/decision", lambda one: _number(one.decision_p50_ms, ".3f")),
 )
+LEAST_TELLING = (
+    "reload MB/job", "p50 s", "ms/decision", "joules/job", "p95 s", "over limit %", "latency mean s", "accuracy drop %",
+    "MB/job",
+)  # fmt: skip
+"""Columns that a narrow terminal goes without, the first ones first."""
 
 
 if __name__ == "__main__":

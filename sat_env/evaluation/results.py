@@ -163,22 +163,29 @@ def load_results(path: str | Path) -> Results:
 
 
 def merge(parts: Iterable[Results]) -> Results:
-    """Join results of several runs.
+    """Join results of several runs. An episode that two of them played with the same outcome counts once.
 
     Raises
     ------
     ValueError
-        If an entry has two different hashes on a scenario, or a scenario has, or a row appears twice.
+        If an entry has two different hashes on a scenario, or a scenario has, or an episode has two outcomes.
     """
     entries: dict[str, dict[str, str]] = {}
     worlds: dict[str, World] = {}
     runs: list[Run] = []
     rows: list[Row] = []
+    outcomes: dict[tuple[str, str, int, int], EpisodeMetrics] = {}
     for part in parts:
         for scenario, of_scenario in part.entries.items():
             _join(f"entries[{scenario!r}]", entries.setdefault(scenario, {}), of_scenario)
         _join("worlds", worlds, part.worlds)
-        rows += [replace(row, run=row.run + len(runs)) for row in part.rows]
+        for row in part.rows:
+            key = (row.entry, row.scenario, row.seed, row.episode)
+            outcome = replace(row.metrics, decision_p50_ms=0.0, decision_p99_ms=0.0)  # but for the clock
+            if outcomes.setdefault(key, outcome) != outcome:
+                raise ValueError(f"row {key} is in two files with two outcomes; allowed: the same outcome")
+            if outcomes[key] is outcome:
+                rows.append(replace(row, run=row.run + len(runs)))
         runs += part.runs
     return Results(SCHEMA_VERSION, entries, worlds, tuple(runs), tuple(rows))
 

@@ -647,6 +647,11 @@ def profile_from_module(
     )
 
 
+def config_dtype_bytes(path: Path) -> int | None:
+    """Return the bytes of a number that a Hugging Face style config.json states; None if it states none."""
+    return _read_config(path)[1]
+
+
 def _read_config(path: Path) -> tuple[VitShape | DecoderShape, int | None]:
     """Shape and, if stated, bytes of the dtype in a Hugging Face style `config.json`.
 
