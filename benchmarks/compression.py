@@ -623,7 +623,6 @@ def main(args: Args) -> None:
         "chain_drop_points_se": end_to_end["drop_points"]["se"],
         "predicted_vs_measured_mae_points": plans["mae_points_below_2"],
         "chain": links,
-        "step_widths": step_widths(bench),
         "never_chosen_on": never_chosen_on(bench),
         "accumulation": accumulation(bench),
         "plans": plans,
@@ -634,6 +633,7 @@ def main(args: Args) -> None:
         "networks": len(bench.folds),
     }
     if not args.quick:
+        result["step_widths"] = step_widths(bench)
         result["masks_on_moved_digits"] = masks_on_moved_digits(bench)
         result["joint_against_separate"] = joint_against_separate(bench)
     result["standard_errors"] = standard_errors(result)
