@@ -27,7 +27,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -85,7 +84,7 @@ def main(args: Args) -> None:
             f"{100 * figures['departs']:.1f}",
             f"{figures['j_s']:.2f}",
         )
-    Console().print(table)
+    new_console().print(table)
 
 
 def measure(name: str, args: Args) -> dict[str, float]:
