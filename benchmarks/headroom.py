@@ -37,7 +37,7 @@ from agents.planner import tuned_constants
 from agents.rollouts import rows_of
 from baselines.batch import Plans, priced_plans
 from baselines.branches import futures
-from sat_env.commands import fail_cleanly
+from sat_env.commands import fail_cleanly, new_console
 from sat_env.handles import Handle
 from sat_env.scenario import load_scenario
 from sat_env.simulator import Simulator, Snapshot
