@@ -262,7 +262,8 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
     def timeline(self) -> dict[str, NDArray[np.float64]]:
         """Return when each stage of the last job computed and sent each micro-batch, in seconds of the episode.
 
-        Arrays (S, M), by stage in use: the sensing slot, the slots with blocks, the ground (which sends nothing).
+        Arrays (S, M), by stage in use: the sensing slot, the slots with blocks, the ground (which sends nothing). Of a
+        language model: its prefill.
         """
         times = self.worlds.simulator.last_times_s()
         return {
