@@ -23,7 +23,7 @@ from sat_env.motion.mover import Ints, Orbits
 from sat_env.scenario import Elements, ScenarioError, require
 
 SAME_SHELL_REV_DAY = 0.01  # a satellite that drifts 3.6 deg a day against the others is not on station
-SAME_SHELL_DEG = 0.5  # of inclination, against the shell's median: shells of one altitude differ by more
+SAME_SHELL_DEG = 0.5  # of inclination: shells of one altitude differ by more
 SAME_PLANE_DEG = 1.5  # largest gap of ascending nodes within a plane: real planes scatter by < 0.8 deg
 STALE_DAYS = 14.0  # satellites leave their elements by 1 to 3 km a day (documentation of the sgp4 package)
 CHUNK_EPOCHS = 256  # bounds the memory of SGP4's outputs
@@ -37,10 +37,9 @@ SATNUM_MAX = 339999  # what SGP4's record holds; the number plays no part in pro
 class ElementsMover:
     """The satellites of an element file that fly in one shell, ordered by plane and argument of latitude.
 
-    Satellites whose mean motion is more than `SAME_SHELL_REV_DAY` from that of the middle satellite (spares, raising
-    or decaying ones), or whose inclination is more than `SAME_SHELL_DEG` from theirs, are left out; `left_out` names
-    them. Planes are runs of ascending nodes without a gap
-    above `SAME_PLANE_DEG`.
+    Satellites whose mean motion is more than `SAME_SHELL_REV_DAY` from the median (spares, raising or decaying ones),
+    or whose inclination is more than `SAME_SHELL_DEG` from the median of the rest, are left out; `left_out` names
+    them. Planes are runs of ascending nodes without a gap above `SAME_PLANE_DEG`.
     """
 
     start: datetime
@@ -65,10 +64,8 @@ class ElementsMover:
         require(len(named) > 0, "motion.file", spec.file, "a file with at least one satellite")
         motion = np.array([record.no_kozai for _, record in named]) * 1440 / (2 * np.pi)  # rev/day
         inclination = np.rad2deg([record.inclo for _, record in named])
-        # The middle satellite's shell: between two shells of equal size there is no median.
-        middle = np.argsort(motion, kind="stable")[(len(motion) - 1) // 2]
-        kept = np.abs(motion - motion[middle]) <= SAME_SHELL_REV_DAY
-        kept &= np.abs(inclination - np.median(inclination[kept])) <= SAME_SHELL_DEG
+        kept = np.abs(motion - _middle(motion)) <= SAME_SHELL_REV_DAY
+        kept &= np.abs(inclination - _middle(inclination[kept])) <= SAME_SHELL_DEG
         records = [record for (_, record), keep in zip(named, kept, strict=True) if keep]
         if spec.altitude_km is not None:
             flown_km = float(np.median([r.a * r.radiusearthkm for r in records])) - EARTH_RADIUS_KM
@@ -234,6 +231,11 @@ def _initialised(record: Satrec, where: str) -> Satrec:
 def _epoch(record: Satrec) -> datetime:
     days = (record.jdsatepoch - 2451544.5) + record.jdsatepochF  # since 2000-01-01T00:00Z
     return datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(days * 86400e6))
+
+
+def _middle(values: Floats) -> float:
+    """Return the median, of an even number the lower of the two: between two shells of equal size there is nothing."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
 
 
 def _warn_of_stale(start: datetime, names: list[str], records: list[Satrec], file: str) -> None:
