@@ -248,6 +248,19 @@ def test_a_reset_while_tokens_are_generated_costs_the_keys_and_values():
     assert drawn_j[1] - drawn_j[0] == pytest.approx(again_s)
 
 
+def test_a_block_without_weights_does_not_stay_where_nothing_is_computed(tmp_path):
+    rows = "\n".join(f"{n},{0.002 * (n > 1)},{1e8 * (n > 1)},6e5" for n in range(1, 7))
+    model = tmp_path / "measured.csv"
+    model.write_text(
+        f"# flops_per_s = 10.68e12\nblock,seconds,weight_bytes,output_bytes\n0,0,0,6e5\n{rows}\n"
+    )
+    scenario = load_scenario("PaperStatic").replace(**{"model.profile": str(model), "model.units": 0})
+    sim = simulator(prepare(scenario))
+    assert sim.problems.flops_per_s[0, 0] == 0.0  # the sensing satellite only senses
+    sim.step(np.array([[1, 2, 3, 6, 6]]), np.zeros((1, 5), np.int64))
+    assert sim.outcome.repaired[0] == 1.0 and sim.outcome.failed[0] == 0.0
+
+
 def test_the_future_does_not_reach_the_problem(harsh):
     # Two traces equal up to a time: the problems up to that time must be equal too.
     sim = simulator(harsh, seed=11)
