@@ -219,8 +219,8 @@ class Judge(BaseCallback):
 def write_config(run: Run, found: Found, command: str, folder: Path | None = None) -> Path:
     """Write what differs from the defaults to ``configs/SCENARIO.json``, with the command that found it.
 
-    Where the defaults stay the file says that they were searched. What an earlier search found goes with what it was
-    tried with, or stays, with its record, where this one found nothing.
+    What an earlier search found is replaced, with its record; where this one finds nothing better than the defaults it
+    stays, or else the file says that they were searched.
     """
     path = (folder or agents.config.CONFIGS_DIR) / f"{run.scenario.name}.json"
     saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

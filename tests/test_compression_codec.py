@@ -207,6 +207,15 @@ def test_a_header_that_no_encoder_writes_is_refused_though_its_checksum_fits(off
         decode(head + checksum + body)
 
 
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("size", [1e-45, 1e-44, 1e-40, 1e-37])
+def test_the_smallest_numbers_there_are_make_the_round_trip(recipe, size):
+    activation = torch.full((2, 3, 8), size)
+    activation[0, 0, 0] = -size
+    assert torch.equal(decode(encode(activation, recipe)), reconstruct(activation, recipe))
+    assert (reconstruct(activation, recipe) - activation).abs().max() <= size
+
+
 def sealed(payload: bytes, body: bytes, **header: int) -> bytes:
     """Return the payload with another body and other fields of the header, and a checksum that fits."""
     names = ("magic", "version", "number", "bits", "flags", "keep", "n", "tokens", "channels", "site", "size")

@@ -392,7 +392,10 @@ def _scale(deviation: Tensor, recipe: Recipe) -> Tensor:
         count = (deviation != 0).sum(axes, keepdim=True).clamp(min=1)
         rms = (deviation.square().sum(axes, keepdim=True) / count).sqrt()
         largest = torch.minimum(largest, recipe.span * rms)
-    return torch.where(largest > 0, largest / magnitudes_of(recipe)[-1], torch.ones(()))
+    scale = largest / magnitudes_of(recipe)[-1]
+    return torch.where(
+        scale > 0, scale, torch.ones(())
+    )  # 0 also where the largest is too small to be divided
 
 
 def _statistics(quantised: Quantised, axis: tuple[int, ...]) -> Statistics:
