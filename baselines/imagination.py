@@ -44,8 +44,9 @@ def know(world: World, now: Problems, state: State) -> None:
     state.resident[each, chain] = now.resident[:, :slots]
     state.busy_s[each, chain] = now_s + np.maximum(now.busy_s[:, :slots], now.reboot_s[:, :slots])
     state.ground_busy_s[:] = now_s[:, 0] + now.busy_s[:, slots]
-    backlog_s = np.where(now.primary_up > 0.0, now.release_s, 0.0)  # what an outage says is no backlog
-    state.link_busy_s[:] = now_s + by_link(world, now, backlog_s)
+    nothing_s = np.full(now.release_s.shape, np.inf)
+    backlog_s = np.where(now.primary_up > 0.0, now.release_s, nothing_s)  # what an outage says is no backlog
+    state.link_busy_s[:] = now_s + by_link(world, now, backlog_s, nothing_s)
     state.link_next_s[:] = now_s
     state.slots_free_s[:] = np.maximum(state.busy_s.max(axis=1), state.ground_busy_s)
     state.links_free_s[:] = state.link_busy_s.max(axis=1)
@@ -84,16 +85,20 @@ def imagined_traces(world: World, now: Problems) -> Trace:
     trace.items[ahead >= 0] = (world.items_mean + burst * decay)[ahead >= 0]
     trace.content[each, t] = now.content
     # The weather now, as far as a route of this epoch shows it: at least so good, where another link is slower.
-    station = world.route_station[now.epoch, 0, :, slots]  # (N, K)
-    clear_bps = world.downlink_bps[now.epoch, 0, 0]
-    shown = (station >= 0) & (clear_bps > 0) & (now.primary_up[:, :, slots] > 0)
-    for i in range(slots):
-        rows = each[shown[:, i]]
-        share = now.rate_bps[rows, i, slots] / clear_bps[rows, i]
-        trace.downlink_factor[rows, t[rows], station[rows, i]] = share
-    left_s = by_link(world, now, outages_left_s(world, now))
+    best = np.zeros((n, stations))
+    for way, seen_bps in enumerate((np.where(now.primary_up > 0.0, now.rate_bps, 0.0), now.backup_bps)):
+        station = world.route_station[now.epoch, way, :, slots]  # (N, K)
+        clear_bps = world.downlink_bps[now.epoch, 0, way]
+        rows, senders = np.nonzero((station >= 0) & (clear_bps > 0) & (seen_bps[:, :, slots] > 0))
+        share = seen_bps[rows, senders, slots] / clear_bps[rows, senders]
+        np.maximum.at(best, (rows, station[rows, senders]), share)
+    trace.downlink_factor[each, t] = np.where(best > 0.0, best, 1.0)
+    # A link is down no longer than the route on it that went down last; on a route or a backup that is up it is up.
+    known_up_s = np.where(now.backup_bps > 0.0, 0.0, np.inf)
+    left_s = by_link(world, now, outages_left_s(world, now), known_up_s)
+    age_s = by_link(world, now, np.where(now.primary_up > 0.0, 0.0, now.state_age_s), known_up_s)
     down = left_s > 0.0
-    trace.link_down_s[down, 0, 0] = np.broadcast_to(now_s[:, None], down.shape)[down]
+    trace.link_down_s[down, 0, 0] = (now_s[:, None] - age_s)[down]
     trace.link_down_s[down, 0, 1] = (now_s[:, None] + left_s)[down]
     lost = (now.memory_free_bytes[:, :slots] <= 0.0) & (now.charge[:, :slots] > 0.0)
     if world.power.enabled:
@@ -113,16 +118,30 @@ def outages_left_s(world: World, now: Problems) -> Array:
     return left_s
 
 
-def by_link(world: World, now: Problems, route_s: Array) -> Array:
-    """Attribute to each link (N, W) of the primary routes the least of what its routes (N, K, K+1) wait for."""
-    n, slots = route_s.shape[:2]
+def by_link(world: World, now: Problems, primary_s: Array, backup_s: Array) -> Array:
+    """Attribute to each link (N, W) the least of what is told of the routes over it.
+
+    Parameters
+    ----------
+    world : World
+    now : Problems
+        Of N worlds.
+    primary_s, backup_s : (N, K, K+1) float64
+        Told of each primary route and of each backup; infinite: nothing.
+
+    Returns
+    -------
+    (N, W) float64
+        Of every link of the window; 0 where nothing is told.
+    """
+    n, slots = primary_s.shape[:2]
     links = world.window_links.shape[1]
-    least_s = np.full((n, links + 1), np.inf)
-    hops = np.triu_indices(slots, 1, slots + 1)
-    on_way = world.route_links[now.epoch, 0][:, hops[0], hops[1]].astype(np.int64)  # (N, P, X) -1 padded
-    each = np.broadcast_to(np.arange(n)[:, None, None], on_way.shape)
-    waits_s = np.broadcast_to(route_s[:, hops[0], hops[1]][:, :, None], on_way.shape)
-    np.minimum.at(least_s, (each, on_way), waits_s)
+    least_s = np.full((n, links + 1), np.inf)  # the last for the padding of routes
+    first, last = np.triu_indices(slots, 1, slots + 1)
+    for way, told_s in enumerate((primary_s, backup_s)):
+        on_way = world.route_links[now.epoch, way][:, first, last].astype(np.int64)  # (N, P, X) -1 padded
+        each = np.arange(n)[:, None, None]
+        np.minimum.at(least_s, (each, on_way), told_s[:, first, last][:, :, None])
     found = least_s[:, :links]
     return np.where(np.isfinite(found), found, 0.0)
 

@@ -30,13 +30,13 @@ def met(prepared, worlds=8, epochs=7) -> Simulator:
     return sim
 
 
-@pytest.fixture(scope="module")
-def stormy():
-    """A short Rush with outages and resets: backlog, reboots, links that are down."""
+@pytest.fixture(scope="module", params=[False, True], ids=["routes", "backups"])
+def stormy(request):
+    """A short Rush with outages and resets: backlog, reboots, links that are down; without backups and with."""
     return prepare(
         small(
             load_scenario("WalkerRush"),
-            **{"faults.link_up_mean_s": 300.0, "faults.reset_mtbf_s": 5_000.0, "links.backup": False},
+            **{"faults.link_up_mean_s": 300.0, "faults.reset_mtbf_s": 5_000.0, "links.backup": request.param},
         )
     )
 
@@ -54,21 +54,22 @@ def imagined(sim: Simulator) -> Simulator:
 
 
 def test_an_imagined_world_shows_the_problem_it_was_made_from(stormy):
-    sim = met(stormy, 24)
+    sim = met(stormy, 200, 9)
     now = sim.problems
     twin = imagined(sim).problems
     assert (now.busy_s > 0).any() and (now.primary_up == 0).any() and (now.reboot_s > 0).any()
-    up, slots = now.primary_up > 0, sim.slots
+    up, backup, slots = now.primary_up > 0, now.backup_bps > 0, sim.slots
+    assert (~up & backup).any() == sim.world.has_backups.any()
     for name in Problems._fields:
         mine, theirs = getattr(twin, name), getattr(now, name)
-        if name in ("state_age_s", "reboot_s"):
+        if name == "reboot_s":
             continue  # of what is past only what matters from here on is imagined
-        if name == "release_s":
-            mine, theirs = mine[up], theirs[up]
-            assert (mine <= theirs + 1e-9).all()  # the least of the routes that share a link
-            continue
-        if name == "rate_bps":  # the weather is told by a route that shows it
-            mine, theirs = mine[up], theirs[up]
+        if name == "state_age_s":  # of outages; how long a route has been up does not matter
+            mine, theirs = mine[~up], theirs[~up]
+        if name in ("rate_bps", "latency_s", "release_s"):  # of what carries bits now
+            mine, theirs = mine[up | backup], theirs[up | backup]
+        if name == "backup_bps":  # of one that is down only what primary routes tell is known
+            mine, theirs = mine[backup], theirs[backup]
         if name == "load_bytes_per_s":
             mine, theirs = mine[:, :slots], theirs[:, :slots]
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-6, err_msg=name)
@@ -77,15 +78,17 @@ def test_an_imagined_world_shows_the_problem_it_was_made_from(stormy):
 def test_waits_of_links_are_the_least_of_their_routes(stormy):
     sim = met(stormy, 3)
     world, now = sim.world, sim.problems
-    route_s = np.random.default_rng(0).uniform(1.0, 9.0, now.release_s.shape)
-    found = by_link(world, now, route_s)
+    told_s = np.random.default_rng(0).uniform(1.0, 9.0, (2, *now.release_s.shape))
+    told_s[told_s > 7.0] = np.inf  # nothing
+    found = by_link(world, now, *told_s)
     for b in range(3):
         least_s: dict[int, float] = {}
         for i in range(sim.slots):
             for j in range(i + 1, sim.slots + 1):
-                for link in world.route_links[now.epoch[b], 0, i, j].tolist():
-                    if link >= 0:
-                        least_s[link] = min(least_s.get(link, np.inf), route_s[b, i, j])
+                for way in range(2):
+                    for link in world.route_links[now.epoch[b], way, i, j].tolist():
+                        if link >= 0 and np.isfinite(told_s[way, b, i, j]):
+                            least_s[link] = min(least_s.get(link, np.inf), told_s[way, b, i, j])
         assert {link: found[b, link] for link in least_s} == least_s
         assert found[b].sum() == pytest.approx(sum(least_s.values()))
 
