@@ -289,6 +289,9 @@ class Halves:
 
 
 FAILING = """
+import os
+import signal
+
 from sat_env.planning import costs_from_arrays
 
 
@@ -305,6 +308,11 @@ class Fails:
 class Stopped(Fails):
     def act(self, problem):
         raise KeyboardInterrupt
+
+
+class Terminated(Fails):
+    def act(self, problem):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Misuses(Fails):
@@ -331,6 +339,7 @@ instance = Fails()
         ("Fails", 1, "failed", "raise ValueError"),
         ("Misuses", 1, "failed", "costs_from_arrays([1.0]"),
         ("Stopped", 130, "interrupted", ""),
+        ("Terminated", 130, "interrupted", ""),
     ],
 )
 def test_who_fails_or_is_stopped_keeps_the_rows_before(kind, code, how, place, tmp_path):
@@ -379,6 +388,20 @@ def test_an_agent_of_the_zoo_says_that_it_was_trained_on_another_world(tmp_path)
     assert played.returncode == 0, played.stderr
     assert played.stdout.count("zoo:rollouts was trained on WalkerOutage") == 1
     assert played.stdout.count("a job:") == 1  # of the changed world; what ships needs no description
+
+
+def test_a_policy_of_another_size_is_refused_before_anything_is_played(tmp_path):
+    import train
+    from agents.models import Run, new_model
+    from agents.training import save_policy
+
+    scenario = load_scenario("PaperStatic")
+    plans = Run("ppo", scenario, train.PPOConfig(), train.tuned_constants(scenario), 0)
+    save_policy(tmp_path / "model.zip", new_model(plans), plans)
+    played = run("eval.py", "--agents", str(tmp_path / "model.zip"), "--scenarios", "PaperStatic,WalkerOutage")
+    assert played.returncode == 2 and not played.stdout
+    assert "slots and 12 blocks; must be played on a scenario of the same sizes" in played.stderr
+    assert played.stderr.count("\n") == 1
 
 
 def test_brackets_in_a_name_are_no_markup(capsys):

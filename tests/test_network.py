@@ -632,6 +632,15 @@ def test_the_graph_knows_slots_failures_and_its_bounds():
         epoch_graph(plan, 200)
 
 
+def test_stations_east_of_180_degrees_are_west_of_greenwich_in_the_graph():
+    stations = [{"name": name, "latitude_deg": 19.0, "longitude_deg": east} for name, east in
+                (("Hawaii", 204.34), ("again", -155.66), ("date line", 180.0), ("London", 359.9))]  # fmt: skip
+    plan = contact_plan(variants()["ladder"].replace(**{"ground.stations": stations}))
+    graph = epoch_graph(plan, 0)
+    found = [graph.nodes[plan.n_nodes + s]["longitude_deg"] for s in range(4)]
+    assert found == pytest.approx([-155.66, -155.66, -180.0, -0.1])
+
+
 def test_ways_to_the_stations_are_those_of_networkx():
     scenario = variants()["ladder"]
     plan = contact_plan(scenario)
