@@ -398,7 +398,9 @@ def test_a_policy_of_another_size_is_refused_before_anything_is_played(tmp_path)
     scenario = load_scenario("PaperStatic")
     plans = Run("ppo", scenario, train.PPOConfig(), train.tuned_constants(scenario), 0)
     save_policy(tmp_path / "model.zip", new_model(plans), plans)
-    played = run("eval.py", "--agents", str(tmp_path / "model.zip"), "--scenarios", "PaperStatic,WalkerOutage")
+    played = run(
+        "eval.py", "--agents", str(tmp_path / "model.zip"), "--scenarios", "PaperStatic,WalkerOutage"
+    )
     assert played.returncode == 2 and not played.stdout
     assert "slots and 12 blocks; must be played on a scenario of the same sizes" in played.stderr
     assert played.stderr.count("\n") == 1
