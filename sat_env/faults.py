@@ -24,7 +24,8 @@ class OutageLaw(NamedTuple):
 
     ``body_rate_per_s`` is the rate of the exponential cut to [low, high], found so that its mean is the
     scenario's `link_down_mean_s`. ``residual_s`` tabulates the mean time an outage still lasts at age
-    ``i * residual_step_s``; past the longest outage of the law, that longest length.
+    ``i * residual_step_s``; past the longest outage of the law, that longest length. ``alive`` is the share of
+    outages that reach that age, ``left_s`` the mean over all outages of what is left of them then.
     """
 
     up_mean_s: float  # 0 switches outages off
@@ -37,6 +38,8 @@ class OutageLaw(NamedTuple):
     down_mean_s: float  # mean over body and tail
     residual_step_s: float
     residual_s: Array  # (RESIDUAL_STEPS + 1,)
+    alive: Array  # (RESIDUAL_STEPS + 1,) within 0..1
+    left_s: Array  # (RESIDUAL_STEPS + 1,)
 
 
 def outage_law(faults: Faults) -> OutageLaw:
@@ -63,6 +66,8 @@ def outage_law(faults: Faults) -> OutageLaw:
         down_mean_s=(1 - share) * faults.link_down_mean_s + share * tail_mean,
         residual_step_s=step,
         residual_s=np.where(alive > 1e-9, left / np.maximum(alive, 1e-9), longest),
+        alive=alive,
+        left_s=left,
     )
 
 

@@ -29,18 +29,46 @@ def residual_outage_s(residual_s, step_s, age_s):  # type: ignore[no-untyped-def
     return residual_s[i] + after * (next_s - residual_s[i])
 
 
+@kernel
+def outage_within_s(outages, age_s, limit_s):  # type: ignore[no-untyped-def]
+    """Return the mean, over outages of this age, of what is left of them or the limit, whichever is less.
+
+    That is the integral of the share of them that goes on so long; `limit_s` where the law has none so old.
+    """
+    reached = _at(outages.alive, age_s / outages.residual_step_s)
+    if reached <= 1e-9:
+        return limit_s
+    left_s = _at(outages.left_s, age_s / outages.residual_step_s)
+    beyond_s = _at(outages.left_s, (age_s + limit_s) / outages.residual_step_s)
+    return min((left_s - beyond_s) / reached, limit_s)
+
+
 @small
-def expected_wait_s(residual_s, step_s, longest_s, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
+def _at(table, place):  # type: ignore[no-untyped-def]
+    """Return a table's value between its entries; past the last, that."""
+    last = table.shape[0] - 1
+    if place >= last:
+        return table[last]
+    i = int(place)
+    return table[i] + (place - i) * (table[i + 1] - table[i])
+
+
+@small
+def expected_wait_s(world, now, busy_s, expected_s):  # type: ignore[no-untyped-def]
     """Return how long a server seems busy to an observer who saw no future: 0 when it is free.
 
-    One that is overdue is held up by an outage at least that old, but no longer than `longest_s`, the
-    deadline of the newest job it may hold.
+    One that is overdue is held up by an outage at least that old or, where there are none, by worse weather than was
+    foreseen, for as long again as it has been; but no longer than the newest job that it may hold, released
+    an epoch ago, has until its deadline.
     """
     if busy_s <= now:
         return 0.0
     if expected_s > now:
         return expected_s - now
-    return min(residual_outage_s(residual_s, step_s, now - expected_s), longest_s)
+    longest_s = max(0.0, world.deadline_s - world.epoch_s)
+    if world.outages.up_mean_s > 0.0:
+        return outage_within_s(world.outages, now - expected_s, longest_s)
+    return min(now - expected_s, longest_s)
 
 
 @part
@@ -132,14 +160,7 @@ def describe_job(world, trace, state, b, problems, row):  # type: ignore[no-unty
     flops_per_s[slots] = world.ground_flops_per_s
     bandwidth[slots] = world.ground_bandwidth_bytes_per_s
     free_bytes[slots] = world.ground_memory_bytes
-    busy_s[slots] = expected_wait_s(
-        world.outages.residual_s,
-        world.outages.residual_step_s,
-        world.deadline_s,
-        now,
-        state.ground_busy_s[b],
-        state.expected_ground_busy_s[b],
-    )
+    busy_s[slots] = expected_wait_s(world, now, state.ground_busy_s[b], state.expected_ground_busy_s[b])
     charge[slots] = 1.0
     load_bytes_per_s[slots] = math.inf
 
@@ -147,11 +168,7 @@ def describe_job(world, trace, state, b, problems, row):  # type: ignore[no-unty
 @part
 def slot_wait_s(world, state, b, v, now):  # type: ignore[no-untyped-def]
     """Return how long satellite `v` of world `b` seems busy."""
-    outages = world.outages
-    busy_s, expected_s = state.busy_s[b, v], state.expected_busy_s[b, v]
-    return expected_wait_s(
-        outages.residual_s, outages.residual_step_s, world.deadline_s, now, busy_s, expected_s
-    )
+    return expected_wait_s(world, now, state.busy_s[b, v], state.expected_busy_s[b, v])
 
 
 @small
@@ -315,14 +332,7 @@ def see_links(world, trace, state, b, hops):  # type: ignore[no-untyped-def]
         if any_busy:
             wait_s[n] = max(
                 wait_s[n],
-                expected_wait_s(
-                    world.outages.residual_s,
-                    world.outages.residual_step_s,
-                    world.deadline_s,
-                    now,
-                    state.link_busy_s[b, link],
-                    state.expected_link_busy_s[b, link],
-                ),
+                expected_wait_s(world, now, state.link_busy_s[b, link], state.expected_link_busy_s[b, link]),
             )
 
 
@@ -388,14 +398,11 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
     What running jobs will still draw is forgotten too: how long they run is not known.
     """
     now = (state.epoch[b] - state.start[b]) * world.epoch_s
-    residual_s, step_s = world.outages.residual_s, world.outages.residual_step_s
     fill(state.link_next_s[b], now)
     state.first_fault_s[b] = 0.0
     state.slots_free_s[b] = now
     for v in range(state.busy_s.shape[1]):
-        wait = expected_wait_s(
-            residual_s, step_s, world.deadline_s, now, state.busy_s[b, v], state.expected_busy_s[b, v]
-        )
+        wait = expected_wait_s(world, now, state.busy_s[b, v], state.expected_busy_s[b, v])
         state.busy_s[b, v] = now + wait
         state.expected_busy_s[b, v] = now + wait
         state.resets_known_s[b, v] = min(state.resets_known_s[b, v], now)
@@ -405,20 +412,11 @@ def forget_future(world, trace, state, b):  # type: ignore[no-untyped-def]
         state.slots_free_s[b] = max(state.slots_free_s[b], now + wait)
     state.links_free_s[b] = now
     for w in range(state.link_busy_s.shape[1]):
-        wait = expected_wait_s(
-            residual_s,
-            step_s,
-            world.deadline_s,
-            now,
-            state.link_busy_s[b, w],
-            state.expected_link_busy_s[b, w],
-        )
+        wait = expected_wait_s(world, now, state.link_busy_s[b, w], state.expected_link_busy_s[b, w])
         state.link_busy_s[b, w] = now + wait
         state.expected_link_busy_s[b, w] = now + wait
         state.links_free_s[b] = max(state.links_free_s[b], now + wait)
-    wait = expected_wait_s(
-        residual_s, step_s, world.deadline_s, now, state.ground_busy_s[b], state.expected_ground_busy_s[b]
-    )
+    wait = expected_wait_s(world, now, state.ground_busy_s[b], state.expected_ground_busy_s[b])
     state.ground_busy_s[b] = now + wait
     state.expected_ground_busy_s[b] = now + wait
     state.slots_free_s[b] = max(state.slots_free_s[b], now + wait)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from sat_env.faults import RESIDUAL_STEPS, OutageLaw, outage_law
-from sat_env.knowledge import residual_outage_s
+from sat_env.knowledge import outage_within_s, residual_outage_s
 from sat_env.scenario import Faults
 from sat_env.trace import STREAM_LINKS, down_time_s, stream_key
 
@@ -64,8 +64,11 @@ def test_draws_meet_mean_support_and_residual_life(faults: Faults) -> None:
         rest = lengths[lengths > age] - age
         if len(rest) > 100:
             assert within(rest, residual_outage_s(law.residual_s, law.residual_step_s, age)), age
+            for limit_s in (0.0, 0.1 * longest, 0.5 * longest, 2.0 * longest):
+                assert within(np.minimum(rest, limit_s), outage_within_s(law, age, limit_s)), (age, limit_s)
     assert residual_outage_s(law.residual_s, law.residual_step_s, longest * (1 - 1e-6)) < 1e-3 * longest
     assert residual_outage_s(law.residual_s, law.residual_step_s, longest) == longest
+    assert outage_within_s(law, longest, 7.0) == 7.0
     assert np.isfinite(law.residual_s).all()
     assert (law.residual_s >= 0).all()
 

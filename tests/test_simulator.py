@@ -11,6 +11,8 @@ from conftest import random_plans, simulator, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baselines.batch import priced_plans
+from baselines.priced import Constants
 from sat_env.commands import swap_model
 from sat_env.knowledge import residual_outage_s
 from sat_env.planning.exact import solve
@@ -418,6 +420,29 @@ def test_imagined_satellites_are_lost_as_often_as_true_ones_and_take_their_links
                 down = trace.link_down_s[b, w]
                 last = down[np.isfinite(down[:, 0])][-1]
                 assert last[0] <= link_s and last[1] == np.inf
+
+
+@pytest.mark.parametrize("name", ["WalkerOutage", "WalkerRush"])
+def test_how_long_an_overdue_slot_stays_busy_is_expected_rightly(name):
+    """Of all that are busy beyond what was expected of them, on average; and none beyond its job's deadline."""
+    scenario = load_scenario(name)
+    if scenario.faults.link_up_mean_s > 0.0:
+        scenario = scenario.replace(**{"faults.link_up_mean_s": 1_000.0})
+    prepared = prepare(scenario)
+    planner, sim = priced_plans(Constants(), prepared), Simulator(prepared, 160)
+    sim.begin(seeds=np.arange(160, dtype=np.uint64))
+    each, true_s, said_s = np.arange(160)[:, None], [], []
+    for t in range(scenario.episode_epochs):
+        chain, now_s = sim.world.chain[sim.problems.epoch], t * sim.world.epoch_s
+        busy_s = sim.state.busy_s[each, chain] - now_s
+        overdue = (busy_s > 0) & (sim.state.expected_busy_s[each, chain] <= now_s)
+        true_s.append(busy_s[overdue])
+        said_s.append(sim.problems.busy_s[:, :-1][overdue])
+        sim.step(*planner(sim.world, sim.problems))
+    true, said = np.concatenate(true_s), np.concatenate(said_s)
+    longest_s = sim.world.deadline_s - sim.world.epoch_s
+    assert (said >= 0).all() and max(true.max(), said.max()) <= longest_s
+    assert 0.5 * true.mean() < said.mean() < 1.5 * true.mean()
 
 
 def test_imagined_resets_come_until_the_end_however_few_came_so_far():
