@@ -84,15 +84,3 @@ def fixed_plans(cuts: Sequence[int], levels: Sequence[int]) -> Decider:
         )
 
     return decide
-
-
-def first_plans(decide: Decider) -> Decider:
-    """Return the decider that keeps, in each world, the plan of the first problem it saw."""
-    kept: list[Plans] = []
-
-    def keep(world: World, problems: Problems) -> Plans:
-        if not kept:
-            kept.append(decide(world, problems))
-        return kept[0]
-
-    return keep

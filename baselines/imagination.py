@@ -2,7 +2,7 @@
 
 What orbits determine (chain, contacts, light) is as it will be. Of everything random only what is known now is
 used: outages under way last as long as outages of their age do on average, no other fault happens, the burst
-decays to the mean, content and weather are average. Of satellites off the chain nothing is known but what is
+decays to the mean, content is average and the sky clear. Of satellites off the chain nothing is known but what is
 remembered, or else the mean.
 """
 

@@ -310,8 +310,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
     if args.quick:
-        args.episodes, args.rolling = 4, 1
-    for name, least in (("episodes", 2), ("rolling", 0 if args.sweep else 1), ("jobs", 1)):
+        args.episodes, args.rolling = 4, 2
+    for name, least in (("episodes", 2), ("rolling", 0 if args.sweep else 2), ("jobs", 1)):
         if getattr(args, name) < least:
             parser.error(f"--{name} {getattr(args, name)}: must be at least {least}")
     if args.sweep:
