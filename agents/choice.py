@@ -61,7 +61,7 @@ class LearnedChoice(OneStep):
     def plans(self, problems: Problems, actions: NDArray[Any]) -> tuple[Ints, Ints]:
         """Return cuts and levels (B, K) of the planners picked; in an episode's first epoch, none is kept."""
         cuts, levels = self.planner.plans(problems, self.values[actions])
-        keep = (actions == KEEP) & (problems.previous_cuts[:, -1] > 0)
+        keep = (actions == KEEP) & (problems.epochs_left < self.world.episode_epochs)
         cuts[keep] = problems.previous_cuts[keep]
         levels[keep] = problems.previous_levels[keep]
         return cuts, levels

@@ -130,7 +130,7 @@ class EvolutionConfig:
     sigma: float = 0.25
     """First standard deviation of a weight."""
     dev_every: int = 5
-    """Generations between two evaluations; so many say whether the rule is better for sure."""
+    """Generations between two evaluations; so many say whether the rule is better for sure. The last is one too."""
     dev_episodes: int = 64
     """Development episodes played to choose the best rule."""
 

@@ -103,7 +103,7 @@ class Evolution:
         )
         self.gains_s.append(j_s[1] - j_s[0])
         self.generation += 1
-        if self.generation % self.config.dev_every:
+        if self.generation % self.config.dev_every and not self.over:
             return False
         recent = np.concatenate(self.gains_s[-self.config.dev_every :])
         gain_s, error_s = float(recent.mean()), float(recent.std(ddof=1)) / math.sqrt(len(recent))

@@ -152,6 +152,13 @@ def predictor(model: Any) -> Predict:
     return predict
 
 
+TRAINING_ONLY = (
+    *("_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer", "ep_success_buffer"),
+    *("start_time", "lr_schedule", "_num_timesteps_at_start"),
+)
+"""What stable-baselines3 saves of a model that playing does not need, the clock of its training among it."""
+
+
 def write_policy(path: Path, model: Any, card: Card) -> None:
     """Write what playing needs: the network and the card. A policy file is never trained on: no optimiser state."""
     if card.algorithm in NUMPY_MODELS:
@@ -160,7 +167,7 @@ def write_policy(path: Path, model: Any, card: Card) -> None:
             archive.writestr(zipfile.ZipInfo(MEMBER), json.dumps(asdict(card), indent=1))
         return
     saved = io.BytesIO()
-    model.save(saved, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts", "ep_info_buffer"])
+    model.save(saved, exclude=TRAINING_ONLY)
     optimizer = io.BytesIO()
     groups = model.policy.optimizer.state_dict()["param_groups"]
     torch.save({"state": {}, "param_groups": groups}, optimizer)

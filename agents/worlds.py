@@ -143,6 +143,10 @@ class AgentWorlds(EngineVecEnv):
         theirs_s = self._theirs_s[:, self._lengths[0]] if self.versus else self._reference_s
         rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
         dones, infos = self.account(rewards, lambda ended: self.observe()[ended])
+        for i in np.flatnonzero(dones):
+            infos[i]["TimeLimit.truncated"] = (
+                False  # no job after the last counts in J: nothing to bootstrap from
+            )
         if dones.any():
             self._begin()
         return self.observe(), rewards, dones, infos

@@ -112,6 +112,15 @@ def test_a_slot_whose_compute_costs_much_gets_none(eclipse):
     assert (used[:, 2] > used[:, 1]).any() and (cuts[:, 2] == cuts[:, 1]).all()
 
 
+def test_the_last_generation_is_judged_however_few_there_were(eclipse):
+    learner = new_learner(run_of(eclipse, dev_every=5))
+    judged = []
+    while not learner.over:
+        judged.append(learner.advance())
+    assert judged == [False, False, False, True]
+    assert len(learner.gains_s) == 4
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(eclipse, tmp_path):
     run = run_of(eclipse)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
