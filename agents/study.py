@@ -4,8 +4,9 @@
     python -m agents.study --scenarios WalkerRush,WalkerHarsh --algos prices --seeds 5 --options '[{}, {"gamma": 0.0}]'
 
 Every run is kept under --out and is not trained again; one that was interrupted goes on, one of another configuration
-is refused. A table a scenario: J on test episodes (mean over seeds) and the paired difference to every planner, with
-its 95 % interval; below zero: better.
+is refused. A table a scenario: J on test episodes (mean over seeds), the paired difference to every planner with
+its 95 % interval (below zero: better), which resamples episodes, and in how many of the scenario's few test windows
+J is below both priced planners': orbits differ between windows only.
 """
 
 from __future__ import annotations
@@ -141,20 +142,22 @@ def table(scenario: Scenario, rows: dict[str, list[tuple[Array, float]]], count:
         others[next(iter(rows))] = next(iter(means.values()))
     lines = [
         f"| {scenario.name} ({scenario.hash()}) | J s | "
-        f"{' | '.join(f'to {name}' for name in others)} | seeds' J | CPU s a run |",
-        "|---|" + "---:|" * (len(others) + 3),
+        f"{' | '.join(f'to {name}' for name in others)} | windows won | seeds' J | CPU s a run |",
+        "|---|" + "---:|" * (len(others) + 4),
     ]
+    windows = np.array([episode.window for episode in chosen])
+    priced = [theirs["priced"], theirs["priced-backlog"]]
     for name, of_seeds in rows.items():
         cells = [difference(means[name], other) if name != of else "" for of, other in others.items()]
         by_seed = [float(j_s.mean()) for j_s, _ in of_seeds]
         cpu_s = np.mean([seconds for _, seconds in of_seeds])
         lines.append(
-            f"| {name} | {means[name].mean():.3f} | {' | '.join(cells)} | "
+            f"| {name} | {means[name].mean():.3f} | {' | '.join(cells)} | {won(means[name], priced, windows)} | "
             f"{min(by_seed):.3f} to {max(by_seed):.3f} | {cpu_s:.0f} |"
         )
     for name, j_s in theirs.items():
         cells = [difference(j_s, other) if name != of else "" for of, other in others.items()]
-        lines.append(f"| {name} | {j_s.mean():.3f} | {' | '.join(cells)} | | |")
+        lines.append(f"| {name} | {j_s.mean():.3f} | {' | '.join(cells)} | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -162,6 +165,15 @@ def difference(mine: Array, other: Array) -> str:
     """Return the paired difference of two policies on the same episodes, with its interval, for a table."""
     found = paired_difference(mine, other)
     return f"{found.mean:+.3f} ({found.low:+.3f}, {found.high:+.3f})"
+
+
+def won(mine: Array, others: list[Array], windows: NDArray[np.int64]) -> str:
+    """Return in how many windows the mean of `mine` is below that of every other, of how many."""
+    found = [
+        all((mine - other)[windows == w].mean() < -1e-9 for other in others)  # by more than the mean rounds
+        for w in np.unique(windows)
+    ]
+    return f"{sum(found)} of {len(found)}"
 
 
 def check_folder(folder: Path, run: Run) -> None:

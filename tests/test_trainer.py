@@ -367,6 +367,15 @@ def test_configs_that_ship_are_hyper_parameters_with_their_command():
 # --- the study ------------------------------------------------------------------------------------
 
 
+def test_a_window_is_won_by_who_beats_every_opponent_there():
+    mine, one = np.array([1.0, 3.0, 2.0, 3.0]), np.array([2.0, 4.0, 2.0, 4.0])
+    windows = np.array([5, 7, 5, 7])
+    assert study.won(mine, [one], windows) == "2 of 2"
+    assert study.won(mine, [one, one - 1.0], windows) == "0 of 2"
+    assert study.won(mine, [one, np.full(4, 1.75)], windows) == "1 of 2"
+    assert study.won(one + 1e-13, [one + 2e-13], windows) == "0 of 2"
+
+
 def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, monkeypatch, capsys):
     scenario = small(outage.scenario)
     monkeypatch.setattr(study, "resolve", lambda name: scenario)
