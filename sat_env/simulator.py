@@ -664,8 +664,9 @@ class Simulator:
     def imagine(self, seed: int) -> Simulator:
         """Return a copy of the worlds whose future is drawn afresh: for agents that look ahead.
 
-        The copy starts from what is known now; faults, weather and jobs after now are drawn from `seed`
-        alone, so the copy tells nothing of the true trace.
+        The copy starts from what is known now, and from the batteries and weights of satellites off the chain, which a
+        problem does not tell; faults, weather and jobs after now are drawn from `seed` alone, so the copy
+        tells nothing of the true trace. Servers that are overdue are free when they are expected to be.
 
         Raises
         ------
