@@ -42,10 +42,10 @@ from agents.packages import Backend, check_backend, require_packages
 from agents.planner import tuned_constants
 from baselines import make
 from baselines.priced import Constants, is_tuned, untuned_line
-from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, show_and_write
+from sat_env.commands import chosen, describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference, world_of
 from sat_env.policy import Policy
-from sat_env.scenario import Scenario, scenario_from_dict
+from sat_env.scenario import Scenario, scenario_from_dict, scenario_names, ships
 
 if TYPE_CHECKING:
     from agents.models import Run
@@ -127,19 +127,23 @@ BESIDE: dict[str, tuple[str, ...]] = {
 
 
 def parse() -> Args:
-    """Read the command line; which hyper-parameters there are, and their defaults, depends on the algorithm."""
+    """Read the command line; hyper-parameters and their defaults depend on the algorithm and the scenario."""
     asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    asked.add_argument("--algo", default=DEFAULT_ALGORITHM)
-    algo = asked.parse_known_args()[0].algo
-    kind = KINDS[type(DEFAULTS[algo if algo in ALGORITHMS else DEFAULT_ALGORITHM])]
-    return tyro.cli(kind, default=usual(tyro.cli(kind)))
+    for option in ("--algo", "--scenario", "--elements", "--model", "--tune"):
+        asked.add_argument(option, nargs="?")
+    given = {name: value for name, value in vars(asked.parse_known_args()[0]).items() if value is not None}
+    if given.setdefault("algo", DEFAULT_ALGORITHM) not in ALGORITHMS:
+        tyro.cli(Args)  # says so
+    return tyro.cli(KINDS[type(DEFAULTS[given["algo"]])], default=usual(replace(Args(), **given)))
 
 
 def usual(args: Args) -> Args:
     """Return the defaults of all options, given algorithm and scenario."""
     # A search starts from the algorithm's defaults whatever an earlier one found: same command, same trials.
-    config = DEFAULTS[args.algo] if args.tune else default_config(args.algo, Path(args.scenario).stem)
-    return replace(type(args)(algo=args.algo), config=config)  # type: ignore[arg-type]
+    config = DEFAULTS[args.algo]
+    if not args.tune:
+        config = default_config(args.algo, chosen(args.scenario, args.elements, args.model))
+    return replace(KINDS[type(config)](algo=args.algo), config=config)  # type: ignore[arg-type]
 
 
 def main(args: Args) -> None:
@@ -216,6 +220,10 @@ def main(args: Args) -> None:
         if (folder / "model.zip").is_file()
     ]
     for folder in folders:
+        if not (folder / "model.zip").is_file():
+            console.print(
+                f"{folder}: stopped before its first evaluation, so no weights are played", soft_wrap=True
+            )
         training.draw_curve(folder)
     show_and_write(
         console,
@@ -235,6 +243,11 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     require_packages("tune", ("optuna",), install)
     folder = Path(args.out) if args.out else Path("runs") / f"tune-{scenario.name}-{args.algo}-{args.seed}"
     check_path(folder)
+    if scenario.name in scenario_names() and not ships(scenario):
+        raise ValueError(
+            f"name = {scenario.name!r}: must be another than that of a scenario that ships, whose hyper-parameters "
+            "would be lost; give the world in the file a name of its own"
+        )
     console = new_console()
     for line in describe_input(scenario):
         console.print(line, soft_wrap=True)
@@ -254,7 +267,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
         f"traces of training windows; {found.trials} trials, {found.pruned} of them pruned"
     )
     if found.config == args.config:
-        console.print("nothing beats the defaults: what stood in the file stays")
+        console.print("nothing beats the defaults")
     path = tuning.write_config(run, found, shlex.join(["python", "train.py", *sys.argv[1:]]))
     console.print(f"hyper-parameters: {path}", soft_wrap=True)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sat_env.scenario import Scenario
+
 Algorithm = Literal[
     "prices", "choice", "ppo", "ppo-transformer", "maskable", "residual", "imitation", "rollouts", "evolution"
 ]
@@ -187,19 +189,26 @@ def check_fits(algorithm: Algorithm, config: Config) -> None:
             raise ValueError(f"hidden = {config.hidden}: must be one multiple of {HEADS} for {algorithm}")
 
 
-def default_config(algorithm: Algorithm, scenario: str) -> Config:
-    """Return the hyper-parameters of an algorithm, with what ``configs/SCENARIO.json`` changes of them.
+def default_config(algorithm: Algorithm, scenario: Scenario) -> Config:
+    """Return the hyper-parameters of an algorithm, with what was found for this very scenario, by name and hash.
+
+    That stands in ``configs/SCENARIO.json``.
 
     Raises
     ------
     ValueError
         The file names a hyper-parameter that does not exist.
     """
-    path = CONFIGS_DIR / f"{scenario}.json"
-    changes: dict[str, Any] = {}
-    if path.is_file():
-        changes = json.loads(path.read_text(encoding="utf-8")).get(algorithm, {})
+    path = CONFIGS_DIR / f"{scenario.name}.json"
+    saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    changes = saved.get(algorithm, {}) if is_found(saved, algorithm, scenario) else {}
     return replace(DEFAULTS[algorithm], **checked(changes, algorithm))
+
+
+def is_found(saved: dict[str, Any], algorithm: Algorithm, scenario: Scenario) -> bool:
+    """Tell whether the content of a file of ``configs`` holds what was found for an algorithm on this very scenario."""
+    found: dict[str, Any] = saved.get("found", {}).get(algorithm, {})
+    return found.get("scenario_hash") == scenario.hash()
 
 
 def checked(values: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:

@@ -6,8 +6,8 @@ plan, in the same weather, outages and arrivals, is the candidate's advantage; w
 decisions that look alike. A network learns it from what is known at the decision, and the agent takes the
 best candidate where the tuned plan is beaten by more than a margin. The agent's own decisions are where the
 next round is tried, with common random numbers; the tuned planner always follows, so every round is one step of
-improvement on it (rollout, as in Bertsekas and Tsitsiklis, "Neuro-Dynamic Programming", 1996, section 6.2; learned as by
-Lagoudakis and Parr, "Reinforcement Learning as Classification", ICML 2003).
+improvement on it (rollout, as in Bertsekas and Tsitsiklis, "Neuro-Dynamic Programming", 1996, section 6.2; learned as
+by Lagoudakis and Parr, "Reinforcement Learning as Classification", ICML 2003).
 
 With `rule_steps` a price rule is evolved first (`agents.evolution`), and from then on takes the tuned planner's place:
 candidates are plans under prices around its own, and it follows in every branch.

@@ -124,7 +124,7 @@ def label(algorithm: str, options: dict[str, Any]) -> str:
 
 def new_run(scenario: Scenario, algorithm: Algorithm, options: dict[str, Any], seed: int) -> Run:
     """Return a training run with the scenario's defaults but `options`."""
-    config = replace(default_config(algorithm, scenario.name), **options)
+    config = replace(default_config(algorithm, scenario), **options)
     return Run(algorithm, scenario, config, tuned_constants(scenario), seed)
 
 

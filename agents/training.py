@@ -519,7 +519,7 @@ def train_command(run: Run) -> str:
     """Return the command that trains a run again, given its scenario by name."""
     words = ["python", "train.py", "--algo", run.algorithm, "--scenario", run.scenario.name]
     words += ["--seed", str(run.seed)]
-    usual = (DEFAULTS[run.algorithm], default_config(run.algorithm, run.scenario.name))
+    usual = (DEFAULTS[run.algorithm], default_config(run.algorithm, run.scenario))
     for name, value in asdict(run.config).items():
         if all(getattr(config, name) == value for config in usual):
             continue

@@ -24,7 +24,7 @@ from optuna.samplers import TPESampler
 from stable_baselines3.common.callbacks import BaseCallback
 
 import agents.config
-from agents.config import Config, EvolutionConfig, PPOConfig, RolloutConfig, decisions_of
+from agents.config import Config, EvolutionConfig, PPOConfig, RolloutConfig, decisions_of, is_found
 from agents.models import Run, new_learner, new_model
 from agents.training import decider
 from baselines.batch import play
@@ -227,7 +227,7 @@ def write_config(run: Run, found: Found, command: str, folder: Path | None = Non
     changes = {
         name: value for name, value in asdict(found.config).items() if value != getattr(run.config, name)
     }
-    if not changes and run.algorithm in saved:
+    if not changes and is_found(saved, run.algorithm, run.scenario):
         return path
     saved[run.algorithm] = changes
     saved.setdefault("found", {})[run.algorithm] = {

@@ -83,14 +83,18 @@ def resolve(scenario: str, elements: str | None = None, model: str | None = None
     ValueError
         Anything in the input that is not allowed; everything is checked before any work.
     """
-    resolved = load_scenario(scenario)
-    if elements is not None:
-        require(Path(elements).is_file(), "elements", elements, "an existing OMM or TLE file")
-        resolved = resolved.replace(motion=Elements(file=elements))
-    if model is not None:
-        resolved = swap_model(resolved, model)
+    resolved = chosen(scenario, elements, model)
     prepare(resolved)
     return resolved
+
+
+def chosen(scenario: str, elements: str | None = None, model: str | None = None) -> Scenario:
+    """Return what `resolve` does, its orbits and network not yet computed nor checked."""
+    found = load_scenario(scenario)
+    if elements is not None:
+        require(Path(elements).is_file(), "elements", elements, "an existing OMM or TLE file")
+        found = found.replace(motion=Elements(file=elements))
+    return found if model is None else swap_model(found, model)
 
 
 def swap_model(scenario: Scenario, model: str) -> Scenario:
@@ -123,13 +127,19 @@ def swap_model(scenario: Scenario, model: str) -> Scenario:
     if is_llm:
         changed = changed.replace(**{"jobs.micro_batches": min(scenario.jobs.micro_batches, int(items))})
     growth = _model_bytes(changed) / _model_bytes(whole)
-    return changed.replace(
-        **{
-            "model.units": min(units, load_model(changed).n_blocks),
-            "payload.memory_bytes": scenario.payload.memory_bytes * growth,
-            "ground.memory_bytes": scenario.ground.memory_bytes * growth,
-        }
-    )
+    try:
+        return changed.replace(
+            **{
+                "model.units": min(units, load_model(changed).n_blocks),
+                "payload.memory_bytes": scenario.payload.memory_bytes * growth,
+                "ground.memory_bytes": scenario.ground.memory_bytes * growth,
+            }
+        )
+    except ScenarioError as error:
+        raise ScenarioError(
+            f"model = {model!r}: must fit satellites that hold as large a share of it as of {whole.model.profile}, "
+            f"or stand in a scenario file with a memory of its own ({error})"
+        ) from None
 
 
 def _item_flops(scenario: Scenario) -> float:

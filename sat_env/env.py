@@ -265,6 +265,7 @@ class SatEnv(gymnasium.Env[dict[str, Flat], NDArray[Any]]):
         Arrays (S, M), by stage in use: the sensing slot, the slots with blocks, the ground (which sends nothing). Of a
         language model: its prefill.
         """
+        self._require_reset()
         times = self.worlds.simulator.last_times_s()
         return {
             "compute_start_s": times[:, :, COMPUTE_START],

@@ -26,7 +26,8 @@ def describe(problem: PlanningProblem, prepared: Prepared) -> str:
     now = problem.problems
     epoch = int(now.epoch[0])
     lines = [
-        f"epoch {epoch}  job {now.items[0]:.0f} items, complexity {now.content[0]:.2f}"
+        f"epoch {epoch} of the contact plan, {now.epochs_left[0]} of the episode left"
+        f"  job {now.items[0]:.0f} items, complexity {now.content[0]:.2f}"
         f"  chain changes in {now.epochs_to_change[0]} epochs"
     ]
     for k, node in enumerate(prepared.contacts.chain[epoch]):
@@ -36,7 +37,7 @@ def describe(problem: PlanningProblem, prepared: Prepared) -> str:
             f"slot {k + 1} {prepared.contacts.names[node]:<12} {state}  "
             f"{now.flops_per_s[0, k] / 1e12:5.1f} TFLOP/s  busy {now.busy_s[0, k]:5.1f} s  "
             f"battery {now.charge[0, k]:4.0%}  {'sun' if now.light[0, k] > 0.5 else 'shadow'}  "
-            f"blocks {first}..{last}"
+            + (f"blocks {first + 1} to {last}" if last > first else "no blocks")
         )
         hop = (0, k, k + 1)
         link = "up" if now.primary_up[hop] > 0 else f"DOWN for {now.state_age_s[hop]:.0f} s"

@@ -194,6 +194,8 @@ class Ground:
             self.stations,
             'at least one station, or ground.contact = "always"',
         )
+        names = [station.name for station in self.stations]
+        require(len(set(names)) == len(names), "ground.stations", names, "of different names")
         fades = self.contact == "visible" or self.fade_sigma == 0
         require(fades, "ground.fade_sigma", self.fade_sigma, '0 where ground.contact = "always"')
 
@@ -303,7 +305,7 @@ class Payload:
     modes: tuple[PowerMode, ...] = ORIN_MODES
     slot_modes: tuple[
         int, ...
-    ] = ()  # index into `modes` per slot, for fixed chains; empty: the battery decides
+    ] = ()  # index into `modes` per slot, whoever fills it; empty: the battery decides
     efficiency: float = 0.4  # share of the peak a real model reaches
     memory_bytes: float = 6e9  # for weights and KV cache
     storage_bytes_per_s: float = 1e9
@@ -450,6 +452,7 @@ class Model:
 
     def __post_init__(self) -> None:
         _not_negative(self, "model", "units")
+        require(len(set(self.levels)) == len(self.levels), "model.levels", self.levels, "different levels")
         require(self.dtype_bytes in (1, 2, 4), "model.dtype_bytes", self.dtype_bytes, "1, 2 or 4")
         require(
             0 < self.max_accuracy_drop < 1, "model.max_accuracy_drop", self.max_accuracy_drop, "in (0, 1)"
@@ -474,7 +477,8 @@ class Jobs:
     deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _positive(self, "jobs", "items", "micro_batches", "width", "height", "burst_mean_s", "deadline_s")
+        require(self.items >= 1, "jobs.items", self.items, "at least 1")
+        _positive(self, "jobs", "micro_batches", "width", "height", "burst_mean_s", "deadline_s")
         _not_negative(self, "jobs", "content_sigma", "prompt_tokens", "generated_tokens")
         if self.kind == "llm":
             _positive(self, "jobs", "prompt_tokens", "generated_tokens")
@@ -491,6 +495,9 @@ class Reward:
     drop: float = 1.0  # subtracted for a dropped, infeasible or over-limit job
     bytes: float = 0.0  # per reference byte count (raw batch over one link)
     energy: float = 0.0  # per kilojoule
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "reward", "latency", "drop", "bytes", "energy")
 
 
 @dataclass(frozen=True)
@@ -516,7 +523,19 @@ class Scenario:
     description: str = ""
 
     def __post_init__(self) -> None:
+        require(
+            self.name.isprintable() and self.name.strip(". ") != "" and not set(self.name) & set("/\\"),
+            "scenario.name",
+            self.name,
+            "text without / and \\: runs and what is tuned are kept in folders and files of that name",
+        )
         _positive(self, "scenario", "epoch_s", "episode_epochs", "reference_latency_s", "forecast_epochs")
+        require(
+            self.chain.exit_slot == 0 or self.ground.contact == "always",
+            "chain.exit_slot",
+            self.chain.exit_slot,
+            '0, or ground.contact = "always"',
+        )
         longest_s = MAX_DEADLINE_EPOCHS * self.epoch_s
         require(
             self.jobs.deadline_s <= longest_s,

@@ -346,7 +346,7 @@ def draw_windows(which, seeds, episodes, first, count, windows):  # type: ignore
 def split_windows(windows: int, split: Split) -> range:
     """Return the windows of a split: the first 60 % train, then 20 % dev, then 20 % test."""
     edges = {"train": (0.0, 0.6), "dev": (0.6, 0.8), "test": (0.8, 1.0)}
-    if split not in edges:
+    if not isinstance(split, str) or split not in edges:
         raise ValueError(f"split = {split!r}: must be one of {', '.join(map(repr, edges))}")
     low, high = (round(windows * share) for share in edges[split])
     return range(low, high)
@@ -429,8 +429,8 @@ class Simulator:
     """
 
     def __init__(self, prepared: Prepared, worlds: int = 1, split: Split = "train") -> None:
-        if worlds < 1:
-            raise ValueError(f"worlds = {worlds}: must be at least 1")
+        if not isinstance(worlds, int | np.integer) or worlds < 1:
+            raise ValueError(f"worlds = {worlds!r}: must be an integer, at least 1")
         self.prepared = prepared
         self.world = prepared.world
         self.worlds = worlds

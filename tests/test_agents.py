@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from stable_baselines3.common.distributions import MultiCategoricalDistribution
 from agents import training
 from agents.buffer import LeanRolloutBuffer
 from agents.choice import KEEP, SHIFTS, LearnedChoice
-from agents.config import PPO_ALGORITHMS, default_config
+from agents.config import DEFAULTS, PPO_ALGORITHMS, default_config
 from agents.imitation import clone_planner
 from agents.models import Run, make_worlds, new_model
 from agents.networks import FusedCategoricals, FusedPolicy, QuickTanh
@@ -47,6 +48,7 @@ from sat_env.planning.costs import Costs
 from sat_env.planning.predict import plan_error
 from sat_env.problem import tabulate
 from sat_env.sb3 import SatVecEnv
+from sat_env.scenario import load_scenario
 from sat_env.world import prepare
 
 CONSTANTS = Constants(horizon=4.0, bottleneck=0.3, downlink=0.1, energy=0.2, decline=0.5, backlog=0.5)
@@ -55,7 +57,7 @@ TRAINED = PPO_ALGORITHMS
 
 def tiny(outage, algorithm="prices", seed=0, **changes) -> Run:
     config = dataclasses.replace(
-        default_config(algorithm, "none"),
+        DEFAULTS[algorithm],
         **{"steps": 192, "num_envs": 4, "rollout_epochs": 8, "batch_size": 16, "update_epochs": 2,
            "dev_episodes": 2, "dev_every": 2, **changes},
     )  # fmt: skip
@@ -355,10 +357,12 @@ def test_a_policy_of_plans_refuses_another_chain(outage, tmp_path):
 
 
 def test_unknown_hyper_parameters_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "Mine.json").write_text('{"prices": {"gama": 0.5}}')
+    scenario = load_scenario("WalkerOutage")
+    found = {"prices": {"gama": 0.5}, "found": {"prices": {"scenario_hash": scenario.hash()}}}
+    (tmp_path / "WalkerOutage.json").write_text(json.dumps(found))
     monkeypatch.setattr("agents.config.CONFIGS_DIR", tmp_path)
     with pytest.raises(ValueError, match="gama"):
-        default_config("prices", "Mine")
+        default_config("prices", scenario)
 
 
 def test_a_transformer_plays_another_chain_and_model(outage, tmp_path):

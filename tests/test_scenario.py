@@ -140,6 +140,21 @@ BAD = [
         {"ground": {"contact": "always", "downlink": "ka"}, "faults": {"rain": True}},
         "faults.rain = True: must be",
     ),
+    ({"name": "../out"}, "scenario.name = '../out': must be text without /"),
+    ({"name": ""}, "scenario.name = ''"),
+    ({"name": ".."}, "scenario.name = '..'"),
+    ({"jobs": {"items": 0.5}}, "jobs.items = 0.5: must be at least 1"),
+    ({"reward": {"latency": -1.0}}, "reward.latency = -1.0: must be at least 0"),
+    ({"model": {"levels": ["none", "none"]}}, "model.levels = ('none', 'none'): must be different levels"),
+    ({"chain": {"exit_slot": 3}}, "chain.exit_slot = 3: must be 0, or ground.contact"),
+    (
+        {
+            "ground": {
+                "stations": [{"name": "X", "latitude_deg": y, "longitude_deg": 0.0} for y in (1.0, 2.0)]
+            }
+        },
+        "ground.stations = ['X', 'X']: must be of different names",
+    ),
     ({"chain": {"targets": [[1.0]]}}, "a list of 2"),
     ({"chain": {"targets": [[48.0, 11.0], [500.0, 0.0]]}}, "chain.targets = (500.0, 0.0): must be (latitude"),
     ({"chain": {"targets": [[48.0, -200.0]]}}, "chain.targets = (48.0, -200.0)"),
@@ -308,7 +323,7 @@ def test_a_rule_that_changed_names_the_slots(monkeypatch):
     assert np.array_equal(prepare(scenario).contacts.chain, before)
 
 
-@pytest.mark.parametrize(("items", "burst"), [(0.3, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
+@pytest.mark.parametrize(("items", "burst"), [(1.0, 0.0), (1.7, 0.0), (2.0, 0.3), (6.0, 0.6)])
 def test_memory_is_kept_for_the_keys_and_values_of_the_largest_job_a_trace_holds(items, burst):
     llm = {"jobs.kind": "llm", "model.profile": "llama-3.2-1b", "payload.memory_bytes": 8e9}
     short = {"windows": 5, "episode_epochs": 20, "jobs.items": items, "jobs.burst": burst}

@@ -47,7 +47,7 @@ def test_constants_were_tuned_for_the_scenario_as_it_is(name):
 def test_dynamic_is_outage_without_random_faults():
     dynamic, outage = load_scenario("WalkerDynamic"), load_scenario("WalkerOutage")
     assert dynamic.faults.link_up_mean_s == dynamic.faults.reset_mtbf_s == 0.0
-    same = {"name": "", "description": "", "reference_latency_s": 1.0, "faults": outage.faults}
+    same = {"name": "same", "description": "", "reference_latency_s": 1.0, "faults": outage.faults}
     assert dynamic.replace(**same) == outage.replace(**same)
 
 

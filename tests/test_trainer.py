@@ -331,20 +331,22 @@ def test_what_was_found_becomes_the_default_of_the_scenario(outage, tmp_path, mo
     run = tiny(outage)._replace(config=DEFAULTS["prices"])
     better = dataclasses.replace(run.config, gamma=0.5)
     path = tuning.write_config(run, tuning.Found(better, 1.0, 2.0, 7, 3), "python train.py --tune 7")
-    assert default_config("prices", run.scenario.name) == better
-    assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
+    assert default_config("prices", run.scenario) == better
+    assert default_config("choice", run.scenario) == DEFAULTS["choice"]
+    another = run.scenario.replace(epoch_s=21.0)  # of the same name
+    assert default_config("prices", another) == DEFAULTS["prices"]
     saved = json.loads(path.read_text())
     assert saved["prices"] == {"gamma": 0.5}
     assert saved["found"]["prices"]["command"] == "python train.py --tune 7"
     # What a second search found is what it tried, not that and what the first one found; one in vain is on record too.
     found = tuning.Found(dataclasses.replace(run.config, update_epochs=3), 0.5, 1.0, 9, 0)
     tuning.write_config(run, found, "python train.py --tune 9")
-    assert default_config("prices", run.scenario.name) == found.config
+    assert default_config("prices", run.scenario) == found.config
     vain = run._replace(algorithm="choice", config=DEFAULTS["choice"])
     tuning.write_config(
         vain, tuning.Found(vain.config, 2.0, 2.0, 7, 3), "python train.py --tune 7 --algo choice"
     )
-    assert default_config("choice", run.scenario.name) == DEFAULTS["choice"]
+    assert default_config("choice", run.scenario) == DEFAULTS["choice"]
     tuning.write_config(
         run,
         found._replace(config=run.config, j_s=0.5, default_j_s=0.5),
@@ -358,7 +360,7 @@ def test_configs_that_ship_are_hyper_parameters_with_their_command():
         saved = json.loads(path.read_text())
         assert set(saved) - {"found"} == set(saved["found"])
         for algorithm, found in saved["found"].items():
-            better = default_config(algorithm, path.stem) != DEFAULTS[algorithm]
+            better = default_config(algorithm, load_scenario(path.stem)) != DEFAULTS[algorithm]
             assert better == (found["j_s"] < found["default_j_s"] * (1 - tuning.MIN_GAIN))
             assert found["command"].startswith(("python train.py ", "python -m agents.study "))
             assert found["scenario_hash"] == load_scenario(path.stem).hash()
