@@ -84,7 +84,15 @@ def resolve(scenario: str, elements: str | None = None, model: str | None = None
         Anything in the input that is not allowed; everything is checked before any work.
     """
     resolved = chosen(scenario, elements, model)
-    prepare(resolved)
+    try:
+        prepare(resolved)
+    except ScenarioError as error:
+        if model is None or not str(error).startswith("payload.memory_bytes"):
+            raise
+        raise ScenarioError(
+            f"model = {model!r}: must fit satellites that hold as large a share of it as of the scenario's model, "
+            f"or stand in a scenario file with a memory of its own ({error})"
+        ) from None
     return resolved
 
 
@@ -127,19 +135,13 @@ def swap_model(scenario: Scenario, model: str) -> Scenario:
     if is_llm:
         changed = changed.replace(**{"jobs.micro_batches": min(scenario.jobs.micro_batches, int(items))})
     growth = _model_bytes(changed) / _model_bytes(whole)
-    try:
-        return changed.replace(
-            **{
-                "model.units": min(units, load_model(changed).n_blocks),
-                "payload.memory_bytes": scenario.payload.memory_bytes * growth,
-                "ground.memory_bytes": scenario.ground.memory_bytes * growth,
-            }
-        )
-    except ScenarioError as error:
-        raise ScenarioError(
-            f"model = {model!r}: must fit satellites that hold as large a share of it as of {whole.model.profile}, "
-            f"or stand in a scenario file with a memory of its own ({error})"
-        ) from None
+    return changed.replace(
+        **{
+            "model.units": min(units, load_model(changed).n_blocks),
+            "payload.memory_bytes": scenario.payload.memory_bytes * growth,
+            "ground.memory_bytes": scenario.ground.memory_bytes * growth,
+        }
+    )
 
 
 def _item_flops(scenario: Scenario) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from sat_env.commands import describe_input, fail_cleanly, new_console, swap_model
+from sat_env.commands import describe_input, fail_cleanly, new_console, resolve, swap_model
 from sat_env.evaluation.results import load_results
 from sat_env.evaluation.runner import world_of
 from sat_env.scenario import Elements, load_scenario
@@ -159,6 +159,51 @@ def refusal(*arguments: str) -> str:
         patch.setattr(sys, "argv", ["train.py", *arguments])
         train.main(train.parse())
     return str(refused.value)
+
+
+def parsed(*arguments: str):
+    """Return what train.py reads of a command line."""
+    import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        return train.parse()
+
+
+def test_defaults_are_those_found_for_the_world_whatever_its_file_is_called(tmp_path, monkeypatch):
+    from agents.config import DEFAULTS
+
+    mine = Path(toml(tmp_path, 'name = "bar"\n[motion]\nkind = "walker"\n'))
+    found = {"prices": {"gamma": 0.5}, "found": {"prices": {"scenario_hash": load_scenario(mine).hash()}}}
+    (tmp_path / "bar.json").write_text(json.dumps(found), encoding="utf-8")
+    monkeypatch.setattr("agents.config.CONFIGS_DIR", tmp_path)
+    asked = ("--algo", "prices", "--scenario", str(mine))
+    assert parsed(*asked).config.gamma == 0.5
+    assert parsed(*asked, "--gamma", "0.7").config.gamma == 0.7
+    assert parsed(*asked, "--tune", "3").config == DEFAULTS["prices"]
+    assert parsed(*asked, "--model", "vit-l").config == DEFAULTS["prices"]  # another world
+    toml(tmp_path, 'name = "bar"\nepoch_s = 21.0\n[motion]\nkind = "walker"\n')
+    assert parsed(*asked).config == DEFAULTS["prices"]
+
+
+def test_a_search_does_not_overwrite_what_ships(tmp_path):
+    assert "must be another than that of a scenario that ships" in refusal(
+        "--tune", "1", "--scenario", outage_of_ones_own(tmp_path), "--out", str(tmp_path / "search")
+    )
+
+
+def test_a_run_that_stopped_before_its_first_evaluation_says_so(tmp_path, monkeypatch, capsys):
+    import train
+    from agents import training
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_all", stopped)
+    args = parsed("--scenario", "PaperStatic", "--episodes", "1", "--out", str(tmp_path / "run"))
+    with pytest.raises(KeyboardInterrupt):
+        train.main(args)
+    assert "stopped before its first evaluation, so no weights are played" in capsys.readouterr().out
 
 
 def test_resume_refuses_options_that_it_would_ignore(begun):
@@ -465,6 +510,18 @@ def test_another_language_model_gets_the_requests_and_the_share_of_memory_of_the
     assert 0.8 < qwen.payload.memory_bytes / llama.payload.memory_bytes < 1.0  # 7.6 billion weights for 8.0
     images = swap_model(llama, "vit-g")
     assert images.jobs.kind == "images" and swap_model(images, "qwen2.5-7b").jobs.generated_tokens == 32.0
+
+
+def test_a_model_that_the_old_share_of_memory_does_not_hold_says_so(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = ("0,0,0,602112", "1,0.0021,113418240,1210368", "2,0.0020,113418240,4000")
+    path.write_text(
+        "\n".join(["# flops_per_s = 10.68e12", "block,seconds,weight_bytes,output_bytes", *rows, ""]),
+        encoding="utf-8",
+    )
+    with pytest.raises(ValueError, match="model = ") as refused:
+        resolve("WalkerOutage", model=str(path))
+    assert "or stand in a scenario file with a memory of its own" in str(refused.value)
 
 
 def test_satellites_of_another_shell_are_said_to_be_left_out(tmp_path):

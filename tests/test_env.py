@@ -359,6 +359,8 @@ def test_the_timeline_is_that_of_the_last_job():
 def test_the_timeline_is_empty_before_the_first_job_of_an_episode():
     """Also after an episode whose last job met nothing and was run by its end points alone."""
     env = SatEnv(load_scenario("PaperStatic").replace(windows=5))
+    with pytest.raises(RuntimeError, match="call reset first"):
+        env.timeline()
     for _ in range(2):
         env.reset(seed=5)
         assert all(times.shape == (0, 8) for name, times in env.timeline().items() if "compute" in name)

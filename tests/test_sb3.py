@@ -29,6 +29,18 @@ ALGORITHMS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_envs": 2.5}, "worlds = 2.5: must be an integer"),
+        ({"split": ["dev"]}, r"split = \['dev'\]: must be one of"),
+    ],
+)
+def test_what_is_no_number_of_worlds_or_split_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        SatVecEnv(**{"num_envs": 2, "scenario": SHORT, **given})
+
+
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_algorithms_learn_through_the_bridge(name, flat):
