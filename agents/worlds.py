@@ -143,10 +143,8 @@ class AgentWorlds(EngineVecEnv):
         theirs_s = self._theirs_s[:, self._lengths[0]] if self.versus else self._reference_s
         rewards = ((theirs_s - simulator.outcome.latency_s) / self._reference_s).astype(np.float32)
         dones, infos = self.account(rewards, lambda ended: self.observe()[ended])
-        for i in np.flatnonzero(dones):
-            infos[i]["TimeLimit.truncated"] = (
-                False  # no job after the last counts in J: nothing to bootstrap from
-            )
+        for i in np.flatnonzero(dones):  # no job after the last counts in J: nothing to bootstrap from
+            infos[i]["TimeLimit.truncated"] = False
         if dones.any():
             self._begin()
         return self.observe(), rewards, dones, infos
