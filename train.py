@@ -45,7 +45,7 @@ from baselines.priced import Constants, is_tuned, untuned_line
 from sat_env.commands import chosen, describe_input, fail_cleanly, new_console, resolve, show_and_write
 from sat_env.evaluation.runner import Reference, world_of
 from sat_env.policy import Policy
-from sat_env.scenario import Scenario, scenario_from_dict, scenario_names, ships
+from sat_env.scenario import Scenario, refuse_shipped_name, scenario_from_dict
 
 if TYPE_CHECKING:
     from agents.models import Run
@@ -130,8 +130,10 @@ def parse() -> Args:
     """Read the command line; hyper-parameters and their defaults depend on the algorithm and the scenario."""
     asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--algo", "--scenario", "--elements", "--model", "--tune"):
-        asked.add_argument(option, nargs="?")
+        asked.add_argument(option, nargs="?")  # a value that is missing is for tyro to say
     given = {name: value for name, value in vars(asked.parse_known_args()[0]).items() if value is not None}
+    if given.get("tune") == "0":
+        del given["tune"]
     if given.setdefault("algo", DEFAULT_ALGORITHM) not in ALGORITHMS:
         tyro.cli(Args)  # says so
     return tyro.cli(KINDS[type(DEFAULTS[given["algo"]])], default=usual(replace(Args(), **given)))
@@ -243,11 +245,7 @@ def tune(args: Args, scenario: Scenario, constants: Constants) -> None:
     require_packages("tune", ("optuna",), install)
     folder = Path(args.out) if args.out else Path("runs") / f"tune-{scenario.name}-{args.algo}-{args.seed}"
     check_path(folder)
-    if scenario.name in scenario_names() and not ships(scenario):
-        raise ValueError(
-            f"name = {scenario.name!r}: must be another than that of a scenario that ships, whose hyper-parameters "
-            "would be lost; give the world in the file a name of its own"
-        )
+    refuse_shipped_name(scenario, "hyper-parameters")
     console = new_console()
     for line in describe_input(scenario):
         console.print(line, soft_wrap=True)

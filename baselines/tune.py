@@ -27,7 +27,7 @@ from baselines.priced import CONSTANTS_DIR, Constants
 from sat_env.commands import fail_cleanly, file_to_write, new_console
 from sat_env.evaluation.runner import Episode, episodes
 from sat_env.plan import Plan
-from sat_env.scenario import Scenario, load_scenario, scenario_names, ships
+from sat_env.scenario import Scenario, load_scenario, refuse_shipped_name
 from sat_env.simulator import NO_PLAN, Simulator
 from sat_env.world import Prepared, prepare
 
@@ -267,11 +267,8 @@ def main(args: Args) -> None:
     if args.seed < 0:
         raise ValueError(f"seed = {args.seed}: must be at least 0")
     scenario = load_scenario(args.scenario)
-    if args.out is None and scenario.name in scenario_names() and not ships(scenario):
-        raise ValueError(
-            f"name = {scenario.name!r}: must be another than that of a scenario that ships, whose constants would be "
-            "lost; give the world in the file a name of its own"
-        )
+    if args.out is None:
+        refuse_shipped_name(scenario, "constants")
     out = CONSTANTS_DIR / f"{scenario.name}.json" if args.out is None else file_to_write(args.out)
     console = new_console()
     columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

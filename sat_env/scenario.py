@@ -652,6 +652,23 @@ def ships(scenario: Scenario) -> bool:
     return scenario.name in scenario_names() and scenario == load_scenario(scenario.name)
 
 
+def refuse_shipped_name(scenario: Scenario, lost: str) -> None:
+    """Refuse another world under the name of one of the package, whose files it would overwrite.
+
+    Raises
+    ------
+    ScenarioError
+        It is such a world; the message names what would be lost.
+    """
+    require(
+        scenario.name not in scenario_names() or ships(scenario),
+        "name",
+        scenario.name,
+        f"another than that of a scenario that ships, whose {lost} would be lost; "
+        "give the world in the file a name of its own",
+    )
+
+
 def load_scenario(name_or_file: str | os.PathLike[str]) -> Scenario:
     """Load a scenario by registered name or from a TOML file.
 

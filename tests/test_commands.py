@@ -180,6 +180,7 @@ def test_defaults_are_those_found_for_the_world_whatever_its_file_is_called(tmp_
     asked = ("--algo", "prices", "--scenario", str(mine))
     assert parsed(*asked).config.gamma == 0.5
     assert parsed(*asked, "--gamma", "0.7").config.gamma == 0.7
+    assert parsed(*asked, "--tune", "0").config.gamma == 0.5  # no search
     assert parsed(*asked, "--tune", "3").config == DEFAULTS["prices"]
     assert parsed(*asked, "--model", "vit-l").config == DEFAULTS["prices"]  # another world
     toml(tmp_path, 'name = "bar"\nepoch_s = 21.0\n[motion]\nkind = "walker"\n')
