@@ -6,7 +6,7 @@
 Every run is kept under --out and is not trained again; one that was interrupted goes on, one of another configuration
 is refused. A table a scenario: J on test episodes (mean over seeds), the paired difference to every planner with
 its 95 % interval (below zero: better), which resamples episodes, and in how many of the scenario's few test windows
-J is below both priced planners': orbits differ between windows only.
+J is below both priced planners': orbits differ between windows only. --figure draws how the agents learned.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sat_env.world import prepare
 
 Array = NDArray[np.float64]
 TEST_SEED = 0
+FIGURES = (".png", ".svg", ".pdf")
 OPPONENTS = {"replan-astar": "replan", "priced": "priced", "priced-backlog": "backlog"}
 
 
@@ -55,6 +56,8 @@ class Args:
     """Hyper-parameters that differ from the defaults, as JSON; a list of such: every one is a row."""
     out: str = "runs/study"
     """Folder of the runs."""
+    figure: str = ""
+    """Image of the learning curves, a panel a scenario."""
 
 
 def main(args: Args) -> None:
@@ -70,6 +73,10 @@ def main(args: Args) -> None:
     if args.seeds < 1 or args.episodes < 1 or args.jobs < 1:
         raise ValueError(
             f"seeds, episodes, jobs = {args.seeds}, {args.episodes}, {args.jobs}: must be at least 1"
+        )
+    if args.figure and (Path(args.figure).suffix not in FIGURES or not Path(args.figure).parent.is_dir()):
+        raise ValueError(
+            f"figure = {args.figure!r}: must be a {', '.join(FIGURES)} in a folder that is there"
         )
     runs = {
         (scenario.name, label(algorithm, options)): [
@@ -87,6 +94,8 @@ def main(args: Args) -> None:
         delayed(one_run)(runs[scenario, name][i], folder, args.episodes)
         for (scenario, name, i), folder in zip(keys, folders, strict=True)
     )
+    if args.figure:
+        draw_curves(Path(args.figure), dict(zip(keys, folders, strict=True)))
     by_key = dict(zip(keys, found, strict=True))
     for scenario in scenarios:
         rows = {
@@ -205,10 +214,46 @@ def one_run(run: Run, folder: Path, count: int) -> tuple[Array, float]:
     return played.j_s, cpu_s(rows)
 
 
+def draw_curves(path: Path, folders: dict[tuple[str, str, int], Path]) -> None:
+    """Draw J on development episodes beside the tuned planner's on the same, over CPU time, of runs by their keys.
+
+    A thin line is a training seed; its dot is where the best weights are: the first of the least J, as training keeps.
+    """
+    from matplotlib.figure import Figure
+
+    from agents.training import read_evaluations
+
+    scenarios = list(dict.fromkeys(scenario for scenario, _, _ in folders))
+    names = list(dict.fromkeys(name for _, name, _ in folders))
+    figure = Figure(figsize=(3.2 * len(scenarios), 3.4), layout="constrained", dpi=110)
+    panels = figure.subplots(1, len(scenarios), squeeze=False)[0]
+    for panel, scenario in zip(panels, scenarios, strict=True):
+        panel.axhline(0.0, color="black", linewidth=0.8)
+        for (of, name, seed), folder in folders.items():
+            if of != scenario:
+                continue
+            rows = read_evaluations(folder / "evaluations.csv")
+            minutes = spent_s(rows) / 60
+            gain_s = np.array([row["j_s"] - row["tuned_j_s"] for row in rows])
+            best = int(gain_s.argmin())
+            color = f"C{names.index(name)}"
+            panel.plot(minutes, gain_s, color=color, linewidth=0.9, label=name if seed == 0 else None)
+            panel.plot(minutes[best], gain_s[best], "o", color=color, markersize=4)
+        panel.set(title=scenario, xlabel="CPU minutes")
+    panels[0].set_ylabel("J beside the tuned planner's (s)")
+    panels[0].legend(fontsize="small")
+    figure.savefig(path)
+
+
 def cpu_s(rows: list[dict[str, float]]) -> float:
-    """Return the CPU seconds of a training from its evaluations; the clock of a resumed process begins anew."""
+    """Return the CPU seconds of a training from its evaluations."""
+    return float(spent_s(rows)[-1])
+
+
+def spent_s(rows: list[dict[str, float]]) -> Array:
+    """Return the CPU seconds up to each evaluation (n,); the clock of a resumed process begins anew."""
     spent = np.diff([row["cpu_s"] for row in rows])
-    return float(spent[spent > 0].sum())
+    return np.concatenate([[0.0], np.cumsum(np.maximum(spent, 0.0))])
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -18,6 +18,7 @@ from test_commands import run as command
 
 pytest.importorskip("stable_baselines3")
 
+import matplotlib.image
 import torch
 
 from agents import packages, study, training, tuning, zoo
@@ -382,8 +383,11 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
     scenario = small(outage.scenario)
     monkeypatch.setattr(study, "resolve", lambda name: scenario)
     monkeypatch.setattr(study, "default_config", lambda algorithm, name: tiny(outage).config)
-    args = study.Args("Mine", "prices", 1, 3, 1, '[{}, {"gamma": 0.0}]', str(tmp_path))
+    figure = tmp_path / "curves.png"
+    args = study.Args("Mine", "prices", 1, 3, 1, '[{}, {"gamma": 0.0}]', str(tmp_path), str(figure))
     study.main(args)
+    drawn = matplotlib.image.imread(figure)
+    assert len(np.unique(drawn.reshape(-1, drawn.shape[2]), axis=0)) > 50  # lines of two colours, and letters
     printed = capsys.readouterr().out
     assert "| prices gamma=0.0 |" in printed and "to prices |" in printed and "| replan-astar |" in printed
     folder = tmp_path / f"{scenario.name}-prices-gamma=0.0-0"
@@ -406,3 +410,14 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
         ValueError, match=r"^scenarios = \['WalkerOutage', 'WalkerOutage'\]: must be of different names"
     ):
         study.main(dataclasses.replace(args, scenarios="Mine,Yours"))
+    for nowhere in ("curves.txt", str(tmp_path / "not-there" / "curves.png")):
+        with pytest.raises(
+            ValueError, match=r"^figure = .*: must be a \.png, \.svg, \.pdf in a folder that is there"
+        ):
+            study.main(dataclasses.replace(args, figure=nowhere))
+
+
+def test_the_clock_of_a_curve_goes_on_where_a_resumed_process_begins_anew():
+    rows = [{"cpu_s": second} for second in (5.0, 15.0, 35.0, 4.0, 10.0)]  # interrupted after the third
+    assert study.spent_s(rows).tolist() == [0.0, 10.0, 30.0, 30.0, 36.0]
+    assert study.cpu_s(rows) == 36.0
