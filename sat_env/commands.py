@@ -87,7 +87,7 @@ def resolve(scenario: str, elements: str | None = None, model: str | None = None
     try:
         prepare(resolved)
     except ScenarioError as error:
-        if model is None or not str(error).startswith("payload.memory_bytes"):
+        if model is None or error.field != "payload.memory_bytes":
             raise
         raise ScenarioError(
             f"model = {model!r}: must fit satellites that hold as large a share of it as of the scenario's model, "

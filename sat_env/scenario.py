@@ -26,7 +26,9 @@ PROFILE_SUFFIXES = (".json", ".csv")  # a `model.profile` that ends so is a path
 
 
 class ScenarioError(ValueError):
-    """A scenario field holds a value that is not allowed."""
+    """A scenario field holds a value that is not allowed; `field` is its name where one is to blame."""
+
+    field: str | None = None
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:
@@ -38,7 +40,9 @@ def require(ok: bool, name: str, value: object, allowed: str) -> None:
         If `ok` is false; the message names the field, the value and what is allowed.
     """
     if not ok:
-        raise ScenarioError(f"{name} = {value!r}: must be {allowed}")
+        error = ScenarioError(f"{name} = {value!r}: must be {allowed}")
+        error.field = name
+        raise error
 
 
 def _positive(owner: object, prefix: str, *names: str) -> None:
