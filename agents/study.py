@@ -233,7 +233,7 @@ def draw_curves(path: Path, folders: dict[tuple[str, str, int], Path]) -> None:
             if of != scenario:
                 continue
             rows = read_evaluations(folder / "evaluations.csv")
-            minutes = spent_s(rows) / 60
+            minutes = np.array([row["cpu_s"] - rows[0]["cpu_s"] for row in rows]) / 60
             gain_s = np.array([row["j_s"] - row["tuned_j_s"] for row in rows])
             best = int(gain_s.argmin())
             color = f"C{names.index(name)}"
@@ -246,14 +246,8 @@ def draw_curves(path: Path, folders: dict[tuple[str, str, int], Path]) -> None:
 
 
 def cpu_s(rows: list[dict[str, float]]) -> float:
-    """Return the CPU seconds of a training from its evaluations."""
-    return float(spent_s(rows)[-1])
-
-
-def spent_s(rows: list[dict[str, float]]) -> Array:
-    """Return the CPU seconds up to each evaluation (n,); the clock of a resumed process begins anew."""
-    spent = np.diff([row["cpu_s"] for row in rows])
-    return np.concatenate([[0.0], np.cumsum(np.maximum(spent, 0.0))])
+    """Return the CPU seconds of a training from its evaluations, the first of which is of before it."""
+    return rows[-1]["cpu_s"] - rows[0]["cpu_s"]
 
 
 def _holds(path: Path, text: str) -> bool:

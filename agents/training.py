@@ -170,7 +170,8 @@ class DevEvaluation(BaseCallback):
 
     The lines to beat, J of the every-epoch re-planner and of the tuned planner on the same episodes, stand
     beside the agent's in the log and in ``evaluations.csv``; so does ``changed``, the share of its plans that
-    cut elsewhere than the tuned planner would there.
+    cut elsewhere than the tuned planner would there, and ``cpu_s``, the CPU seconds of the training so far, of all
+    processes that went on with it.
     """
 
     def __init__(self, folder: Path, run: Run) -> None:
@@ -181,8 +182,10 @@ class DevEvaluation(BaseCallback):
         self.best_s = np.inf
         self.last_steps = -1
         self.lines_s: dict[str, float] = {}
+        self.began_s = 0.0  # on this process's CPU clock, if it had done all
 
     def _on_training_start(self) -> None:
+        self.began_s = time.process_time()
         prepared = prepare(self.run_.scenario)
         opponents = {
             "replan": load_constants(self.run_.scenario, "replan"),
@@ -193,6 +196,7 @@ class DevEvaluation(BaseCallback):
         if self.path.is_file():  # resumed: what came after the checkpoint is played again
             rows = [row for row in read_evaluations(self.path) if row["steps"] <= self.num_timesteps]
             self.best_s = min((row["j_s"] for row in rows), default=np.inf)
+            self.began_s -= max((row["cpu_s"] for row in rows), default=0.0)
             write_rows(self.path, rows)
 
     def _on_rollout_start(self) -> None:
@@ -236,7 +240,7 @@ class DevEvaluation(BaseCallback):
             "replan_j_s": self.lines_s["replan"],
             "tuned_j_s": self.lines_s["tuned"],
             "changed": changed,
-            "cpu_s": time.process_time(),
+            "cpu_s": time.process_time() - self.began_s,
         }
         if (
             j_s < self.best_s

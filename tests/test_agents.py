@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -302,6 +303,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(outage, tmp_path, algorith
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
+    began_s = time.process_time()
     uninterrupted = new_model(run)
     train(uninterrupted, run, whole, progress_bar=False)
     at = int(np.random.default_rng(sum(map(ord, algorithm))).integers(40, 180))
@@ -316,6 +318,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(outage, tmp_path, algorith
     seen = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(parts / "evaluations.csv")]
     expected = [[row[k] for k in ("steps", "j_s")] for row in read_evaluations(whole / "evaluations.csv")]
     assert seen == expected
+    cpu_s = [row["cpu_s"] for row in read_evaluations(parts / "evaluations.csv")]
+    assert cpu_s == sorted(cpu_s)
+    assert cpu_s[-1] < time.process_time() - began_s  # nothing of what this process did before
     if algorithm not in ("choice", "maskable"):  # a discrete space that was pickled once is pickled otherwise
         for name in ("model.zip", "last.zip"):  # nothing of the clock: who trains the same enters the same
             assert (parts / name).read_bytes() == (whole / name).read_bytes()

@@ -415,9 +415,3 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
             ValueError, match=r"^figure = .*: must be a \.png, \.svg, \.pdf in a folder that is there"
         ):
             study.main(dataclasses.replace(args, figure=nowhere))
-
-
-def test_the_clock_of_a_curve_goes_on_where_a_resumed_process_begins_anew():
-    rows = [{"cpu_s": second} for second in (5.0, 15.0, 35.0, 4.0, 10.0)]  # interrupted after the third
-    assert study.spent_s(rows).tolist() == [0.0, 10.0, 30.0, 30.0, 36.0]
-    assert study.cpu_s(rows) == 36.0
