@@ -67,9 +67,8 @@ class Args:
 def main(args: Args) -> None:
     """Measure and print."""
     for name in ("worlds", "decisions", "futures", "jobs_ahead"):
-        least = {"worlds": 2, "futures": 4}.get(
-            name, 1
-        )  # half of the futures choose, by their standard error
+        # half of the futures choose, by their standard error
+        least = {"worlds": 2, "futures": 4}.get(name, 1)
         if getattr(args, name) < least:
             raise ValueError(f"{name} = {getattr(args, name)}: must be at least {least}")
     found = {name: measure(name, args) for name in args.scenarios.split(",")}
