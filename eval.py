@@ -124,6 +124,8 @@ def load_class(agent: str) -> Policy:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):  # what the module imports: with its traceback
+            raise
         raise ValueError(f"agent = {agent!r}: must name an importable module ({error})") from None
     kind = getattr(module, class_name, None)
     if not isinstance(kind, type):

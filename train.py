@@ -131,7 +131,10 @@ def parse() -> Args:
     asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--algo", "--scenario", "--elements", "--model", "--tune"):
         asked.add_argument(option, nargs="?")  # a value that is missing is for tyro to say
+    asked.add_argument("--resume", nargs="*")
     given = {name: value for name, value in vars(asked.parse_known_args()[0]).items() if value is not None}
+    if given.pop("resume", None) == []:  # to tyro as good as not asked for
+        raise ValueError("resume = []: must be a run folder, or several")
     if given.get("tune") == "0":
         del given["tune"]
     if given.setdefault("algo", DEFAULT_ALGORITHM) not in ALGORITHMS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -211,10 +211,23 @@ def is_found(saved: dict[str, Any], algorithm: Algorithm, scenario: Scenario) ->
     return found.get("scenario_hash") == scenario.hash()
 
 
+TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((float, int), "a number"),
+    tuple: ((int,), "a list of whole numbers"),
+}
+"""Of what types the value of a hyper-parameter is, or its items, by that of its default."""
+
+
 def checked(values: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
-    """Return plain data as hyper-parameters of an algorithm; refuses a name that is none."""
-    known = {field.name for field in fields(DEFAULTS[algorithm])}
-    for name in values:
+    """Return plain data as hyper-parameters of an algorithm; refuses a name or a type that is none of its."""
+    known = asdict(DEFAULTS[algorithm])
+    for name, value in values.items():
         if name not in known:
-            raise ValueError(f"{name} = {values[name]!r}: must be one of {', '.join(sorted(known))}")
+            raise ValueError(f"{name} = {value!r}: must be one of {', '.join(sorted(known))}")
+        allowed, words = TYPES[type(known[name])]
+        each = value if isinstance(known[name], tuple) and isinstance(value, list | tuple) else [value]
+        if any(type(item) not in allowed for item in each):
+            raise ValueError(f"{name} = {value!r}: must be {words}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

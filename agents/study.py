@@ -70,10 +70,9 @@ def main(args: Args) -> None:
         if name not in ALGORITHMS:
             raise ValueError(f"algos = {name!r}: must be one of {', '.join(ALGORITHMS)}")
         algorithms.append(name)
-    if args.seeds < 1 or args.episodes < 1 or args.jobs < 1:
-        raise ValueError(
-            f"seeds, episodes, jobs = {args.seeds}, {args.episodes}, {args.jobs}: must be at least 1"
-        )
+    for name in ("seeds", "episodes", "jobs"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} = {getattr(args, name)}: must be at least 1")
     if args.figure and (Path(args.figure).suffix not in FIGURES or not Path(args.figure).parent.is_dir()):
         raise ValueError(
             f"figure = {args.figure!r}: must be a {', '.join(FIGURES)} in a folder that is there"

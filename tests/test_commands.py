@@ -78,6 +78,7 @@ BAD = {
     "a model that is no text": lambda f: ("eval.py", "--model", no_text(f)),
     "a world of a name that ships": lambda f: ("-m", "baselines.tune", "--scenario", outage_of_ones_own(f)),
     "no such folder": lambda f: ("eval.py", "--out", str(f / "no" / "file.json")),
+    "no run folder": lambda f: ("train.py", "--resume", "--episodes", "1"),
     "not a run folder": lambda f: ("train.py", "--resume", str(f)),
     "no run folder to export": lambda f: ("train.py", "--export", str(f)),
     "block too large": lambda f: (
@@ -422,6 +423,20 @@ def test_what_is_no_policy_class_is_refused(agent, message, tmp_path, monkeypatc
         load(agent, load_scenario("PaperStatic"))
     assert str(refusal.value).startswith(f"agent = {agent!r}") and message in str(refusal.value)
     sys.modules.pop("mine", None)
+
+
+def test_what_a_policy_fails_to_import_is_shown_where_it_stands(tmp_path, monkeypatch):
+    from eval import load
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imports_it.py").write_text("import nowhere_to_be_found\n", encoding="utf-8")
+    with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
+        load("imports_it:Mine", load_scenario("PaperStatic"))
+    with pytest.raises(
+        ValueError, match=r"^agent = 'nowhere_to_be_found:Mine': must name an importable module"
+    ):
+        load("nowhere_to_be_found:Mine", load_scenario("PaperStatic"))
 
 
 def test_an_agent_of_the_zoo_says_that_it_was_trained_on_another_world(tmp_path):

@@ -404,6 +404,16 @@ def test_a_study_prints_a_row_a_variant_and_trains_each_once(outage, tmp_path, m
     assert (folder / "model.zip").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="gama"):
         study.main(dataclasses.replace(args, options='{"gama": 1}'))
+    for options, message in (
+        ('{"steps": "many"}', "steps = 'many': must be a whole number"),
+        ('{"gamma": "x"}', "gamma = 'x': must be a number"),
+        ('{"versus": 1}', "versus = 1: must be true or false"),
+        ('{"hidden": [64, 8.5]}', "hidden = .*: must be a list of whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            study.main(dataclasses.replace(args, options=options))
+    with pytest.raises(ValueError, match=r"^jobs = 0: must be at least 1"):
+        study.main(dataclasses.replace(args, jobs=0))
     with pytest.raises(ValueError, match="must be JSON"):
         study.main(dataclasses.replace(args, options="gamma"))
     with pytest.raises(
