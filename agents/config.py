@@ -227,7 +227,8 @@ def checked(values: dict[str, Any], algorithm: Algorithm) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"{name} = {value!r}: must be one of {', '.join(sorted(known))}")
         allowed, words = TYPES[type(known[name])]
-        each = value if isinstance(known[name], tuple) and isinstance(value, list | tuple) else [value]
-        if any(type(item) not in allowed for item in each):
+        many = isinstance(value, list | tuple)
+        items = value if many else [value]
+        if many != isinstance(known[name], tuple) or any(type(item) not in allowed for item in items):
             raise ValueError(f"{name} = {value!r}: must be {words}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
